@@ -1,0 +1,11 @@
+"""Functional FLARE operators: global low-rank attention between N points and M latents.
+
+`gather` reads the points into the latents, `scatter` writes the latents back to the points, `mixer` is both.
+`impl` chooses the implementation behind the same numbers; callers never change.
+"""
+
+from .api import IMPLEMENTATIONS, Cost, Tokens, gather, mixer, scatter
+from .merge import merge_partials
+from .segments import Segments
+
+__all__ = ["IMPLEMENTATIONS", "Cost", "Segments", "Tokens", "gather", "merge_partials", "mixer", "scatter"]

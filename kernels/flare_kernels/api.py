@@ -1,0 +1,249 @@
+"""What callers use: validation, packing, choice of implementation. The mathematics is in `reference`.
+
+Letters: B meshes, N points (packed over the batch), H heads, M latents a head, D head dim, Dv value dim, S cost scales.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from . import reference, sdpa
+from .segments import Segments
+from .validation import check_choice, check_cost, check_latents, check_log_weights, check_points
+
+IMPLEMENTATIONS = ("auto", "sdpa", "reference")
+
+Ptr = Int[Tensor, " Bp1"] | Segments | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Cost:
+    """Additive score `−slope[h] · values[n, m, head_scale[h]]`, for latents anchored on the mesh.
+
+    Attributes:
+        values: cost of going from latent m's anchor to point n, ≥ 0; infinite where there is no path.
+            Gradients do not flow into it.
+        slope: decay of each head, ≥ 0.
+        head_scale: which of the S scales each head uses; may be left out when S = 1.
+    """
+
+    values: Float[Tensor, "N M S"]
+    slope: Float[Tensor, " H"]
+    head_scale: Int[Tensor, " H"] | None = None
+
+    def bias(self) -> Float[Tensor, "N H M"]:
+        """The additive scores; −inf where the cost is infinite, even for a slope of 0."""
+        values = self.values.detach().to(torch.promote_types(self.slope.dtype, torch.float32))
+        values = values.expand(-1, -1, len(self.slope)) if self.head_scale is None else values[:, :, self.head_scale]
+        values = values.transpose(1, 2)
+        unreachable = torch.isinf(values)
+        # Infinity is taken out before the product: 0·∞ is NaN, and so would be the slope's gradient.
+        finite = values.masked_fill(unreachable, 0.0)
+        return (-self.slope[:, None] * finite).masked_fill(unreachable, -torch.inf)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tokens:
+    """Further keys and values that latents gather from and nothing is scattered to (boundary conditions, say).
+
+    Attributes:
+        k: keys, packed like the points.
+        v: values, packed like the points.
+        ptr: where each mesh's tokens start; None for a single mesh.
+    """
+
+    k: Float[Tensor, "Nt H D"]
+    v: Float[Tensor, "Nt H Dv"]
+    ptr: Ptr = None
+
+
+def gather(
+    q: Float[Tensor, "*B H M D"],
+    k: Float[Tensor, "*Bn N H D"],
+    v: Float[Tensor, "*Bn N H Dv"],
+    *,
+    scale: float,
+    ptr: Ptr = None,
+    log_weights: Float[Tensor, "..."] | None = None,
+    cost: Cost | None = None,
+    tokens: Tokens | None = None,
+    return_lse: bool = False,
+    impl: str = "auto",
+) -> Float[Tensor, "B2 H M Dv"] | tuple[Float[Tensor, "B2 H M Dv"], Float[Tensor, "B2 H M"]]:
+    """Read the points into the latents (encode), a softmax over the points of each mesh.
+
+    `S = scale · K Qᵀ`, `lse_m = log Σ_n exp(S_nm + b_n)`, `Z_m = Σ_n exp(S_nm + b_n − lse_m) V_n`.
+
+    Args:
+        q: latent queries, shared [H, M, D] or one set a mesh [B, H, M, D].
+        k: keys, packed [N, H, D] or dense [B, N, H, D].
+        v: values, like `k`.
+        scale: factor of the scores; no default, because published code disagrees on one.
+        ptr: offsets [B+1] of the meshes in the packed form, or `Segments`; None for a single mesh.
+        log_weights: b, one a point; −inf masks a point, log of the node volume makes the sum an integral.
+        cost: anchored scores.
+        tokens: further keys and values to gather from.
+        return_lse: also return `lse` [B, H, M], with which `merge_partials` joins partial gathers. SDPA does not
+            give it, so this takes the reference path.
+        impl: "auto", "sdpa" or "reference".
+
+    Returns:
+        Z [B, H, M, Dv]; zero for a latent that nothing reaches.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit.
+    """
+    check_choice("impl", impl, IMPLEMENTATIONS)
+    k, v, log_weights, segments, _ = _packed(k, v, log_weights, ptr)
+    check_points(q, k, v, segments)
+    check_log_weights(log_weights, k.shape[0])
+    bias = _bias(cost, k, q)
+    if tokens is not None:
+        k, v, segments, bias, log_weights = _join(k, v, segments, bias, log_weights, tokens)
+        check_points(q, k, v, segments)
+    if return_lse or impl == "reference":
+        z, lse = reference.gather(q, k, v, segments, scale, bias, log_weights)
+        return (z, lse) if return_lse else z
+    return sdpa.gather(q, k, v, segments, scale, bias, log_weights)
+
+
+def scatter(
+    q: Float[Tensor, "*B H M D"],
+    k: Float[Tensor, "*Bn N H D"],
+    z: Float[Tensor, "B2 H M Dv"],
+    *,
+    scale: float,
+    ptr: Ptr = None,
+    cost: Cost | None = None,
+    impl: str = "auto",
+) -> Float[Tensor, "*Bn N H Dv"]:
+    """Write the latents back to the points (decode), a softmax over the latents at each point.
+
+    `lse_n = log Σ_m exp(S_nm)`, `Y_n = Σ_m exp(S_nm − lse_n) Z_m`.
+
+    Args:
+        q: latent queries, as in `gather`.
+        k: keys of the points, as in `gather`.
+        z: latent values [B, H, M, Dv].
+        scale: factor of the scores.
+        ptr: offsets of the meshes, as in `gather`.
+        cost: anchored scores.
+        impl: "auto", "sdpa" or "reference".
+
+    Returns:
+        Y, in the layout of `k`; zero at a point that no latent reaches.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit.
+    """
+    check_choice("impl", impl, IMPLEMENTATIONS)
+    k, _, _, segments, dense = _packed(k, None, None, ptr)
+    check_points(q, k, None, segments)
+    check_latents(q, z, segments)
+    chosen = reference if impl == "reference" else sdpa
+    y = chosen.scatter(q, k, z, segments, scale, _bias(cost, k, q))
+    return y if dense is None else y.view(*dense, *y.shape[1:])
+
+
+def mixer(
+    q: Float[Tensor, "*B H M D"],
+    k: Float[Tensor, "*Bn N H D"],
+    v: Float[Tensor, "*Bn N H Dv"],
+    *,
+    scale: float,
+    ptr: Ptr = None,
+    log_weights: Float[Tensor, "..."] | None = None,
+    q_decode: Float[Tensor, "*B H M D"] | None = None,
+    k_decode: Float[Tensor, "*Bn N H D"] | None = None,
+    cost: Cost | None = None,
+    cost_decode: Cost | None = None,
+    tokens: Tokens | None = None,
+    impl: str = "auto",
+) -> Float[Tensor, "*Bn N H Dv"]:
+    """Global low-rank attention: `gather` to M latents, `scatter` back; O(N·M) time, O(N) memory.
+
+    Args:
+        q: latent queries, shared [H, M, D] or one set a mesh [B, H, M, D].
+        k: keys, packed [N, H, D] or dense [B, N, H, D].
+        v: values, like `k`; their dim may differ.
+        scale: factor of the scores.
+        ptr: offsets [B+1] of the meshes in the packed form, or `Segments`; None for a single mesh.
+        log_weights: b, one a point, in the gather only.
+        q_decode: queries of the scatter where they differ from `q`.
+        k_decode: keys of the scatter where they differ from `k`.
+        cost: anchored scores of the gather.
+        cost_decode: anchored scores of the scatter; give both or neither.
+        tokens: further keys and values that latents gather from.
+        impl: "auto", "sdpa" or "reference".
+
+    Returns:
+        Y, in the layout of `k`.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit.
+
+    Source: FLARE, arXiv 2508.12594.
+    """
+    if (cost is None) != (cost_decode is None):
+        raise ValueError("give both `cost` and `cost_decode`, or neither: anchored latents decay in both halves")
+    if ptr is None and k.dim() == 3:
+        ptr = Segments.from_lengths([k.shape[0]], k.device)
+    elif isinstance(ptr, Tensor):
+        ptr = Segments.from_ptr(ptr)
+    z = gather(q, k, v, scale=scale, ptr=ptr, log_weights=log_weights, cost=cost, tokens=tokens, impl=impl)
+    assert isinstance(z, Tensor)
+    return scatter(
+        q if q_decode is None else q_decode,
+        k if k_decode is None else k_decode,
+        z,
+        scale=scale,
+        ptr=ptr,
+        cost=cost_decode,
+        impl=impl,
+    )
+
+
+def _packed(
+    k: Tensor, v: Tensor | None, log_weights: Tensor | None, ptr: Ptr
+) -> tuple[Tensor, Tensor, Tensor | None, Segments, tuple[int, int] | None]:
+    """Bring a dense batch into the packed form; returns its (B, N) so that the result can be given back dense."""
+    if k.dim() == 4:
+        if ptr is not None:
+            raise ValueError("`ptr` describes the packed form [N, H, D]; leave it out with dense [B, N, H, D]")
+        num_meshes, num_points = k.shape[:2]
+        segments = Segments.from_lengths([num_points] * num_meshes, k.device)
+        flat = None if log_weights is None else log_weights.reshape(-1)
+        return k.flatten(0, 1), k if v is None else v.flatten(0, 1), flat, segments, (num_meshes, num_points)
+    if ptr is None:
+        segments = Segments.from_lengths([k.shape[0]], k.device)
+    else:
+        segments = ptr if isinstance(ptr, Segments) else Segments.from_ptr(ptr)
+    return k, k if v is None else v, log_weights, segments, None
+
+
+def _bias(cost: Cost | None, k: Tensor, q: Tensor) -> Tensor | None:
+    if cost is None:
+        return None
+    check_cost(cost.values, cost.slope, cost.head_scale, k, q)
+    return cost.bias()
+
+
+def _join(
+    k: Tensor, v: Tensor, segments: Segments, bias: Tensor | None, log_weights: Tensor | None, tokens: Tokens
+) -> tuple[Tensor, Tensor, Segments, Tensor | None, Tensor | None]:
+    """Put each mesh's tokens behind its points; tokens have weight 1 and no cost."""
+    if tokens.ptr is None:
+        other = Segments.from_lengths([tokens.k.shape[0]], k.device)
+    else:
+        other = tokens.ptr if isinstance(tokens.ptr, Segments) else Segments.from_ptr(tokens.ptr)
+    if other.num_rows != tokens.k.shape[0]:
+        raise ValueError(f"the `ptr` of the tokens must end at {tokens.k.shape[0]}, got {other.num_rows}")
+    joint, order = segments.interleave(other)
+    num_tokens = tokens.k.shape[0]
+    if bias is not None:
+        bias = torch.cat([bias, bias.new_zeros(num_tokens, *bias.shape[1:])])[order]
+    if log_weights is not None:
+        log_weights = torch.cat([log_weights, log_weights.new_zeros(num_tokens)])[order]
+    return torch.cat([k, tokens.k])[order], torch.cat([v, tokens.v])[order], joint, bias, log_weights

@@ -1,0 +1,72 @@
+"""The oracle: one mesh at a time, one equation a line, in any floating dtype (fp64 in tests), differentiable.
+
+Every other implementation is tested against this file. Half-precision inputs are computed in fp32.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .segments import Segments
+
+
+def gather(
+    q: Float[Tensor, "*B H M D"],
+    k: Float[Tensor, "N H D"],
+    v: Float[Tensor, "N H Dv"],
+    segments: Segments,
+    scale: float,
+    bias: Float[Tensor, "N H M"] | None,
+    log_weights: Float[Tensor, " N"] | None,
+) -> tuple[Float[Tensor, "B H M Dv"], Float[Tensor, "B H M"]]:
+    """Softmax over the points of each mesh: `Z_m = Σ_n exp(S_nm + b_n − lse_m) V_n`."""
+    latents, lses = [], []
+    for mesh, rows in enumerate(segments.slices):
+        s = _scores(_of_mesh(q, mesh), k[rows], scale, None if bias is None else bias[rows])
+        if log_weights is not None:
+            s = s + log_weights[rows].to(s.dtype)[:, None, None]
+        p, lse = _softmax(s, dim=0)
+        latents.append(torch.einsum("nhm,nhd->hmd", p, v[rows].to(p.dtype)))
+        lses.append(lse)
+    return torch.stack(latents).to(v.dtype), torch.stack(lses)
+
+
+def scatter(
+    q: Float[Tensor, "*B H M D"],
+    k: Float[Tensor, "N H D"],
+    z: Float[Tensor, "B H M Dv"],
+    segments: Segments,
+    scale: float,
+    bias: Float[Tensor, "N H M"] | None,
+) -> Float[Tensor, "N H Dv"]:
+    """Softmax over the latents at each point: `Y_n = Σ_m exp(S_nm − lse_n) Z_m`."""
+    parts = []
+    for mesh, rows in enumerate(segments.slices):
+        s = _scores(_of_mesh(q, mesh), k[rows], scale, None if bias is None else bias[rows])
+        p, _ = _softmax(s, dim=2)
+        parts.append(torch.einsum("nhm,hmd->nhd", p, z[mesh].to(p.dtype)))
+    return torch.cat(parts).to(z.dtype)
+
+
+def _of_mesh(q: Tensor, mesh: int) -> Tensor:
+    return q if q.dim() == 3 else q[mesh]
+
+
+def _scores(q: Tensor, k: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+    dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), torch.float32)
+    s = scale * torch.einsum("hmd,nhd->nhm", q.to(dtype), k.to(dtype))
+    return s if bias is None else s + bias.to(dtype)
+
+
+def _softmax(s: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Softmax and log-sum-exp that stay finite, gradients included, where nothing has weight."""
+    if s.shape[dim] == 0:
+        return s, s.new_full([n for d, n in enumerate(s.shape) if d != dim], -torch.inf)
+    peak = s.detach().amax(dim, keepdim=True)
+    pivot = torch.where(torch.isfinite(peak), peak, 0.0)
+    e = torch.exp(s - pivot)
+    total = e.sum(dim, keepdim=True)
+    empty = total == 0
+    safe = total.masked_fill(empty, 1.0)
+    lse = (pivot + safe.log()).masked_fill(empty, -torch.inf).squeeze(dim)
+    return e / safe, lse
