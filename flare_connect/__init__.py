@@ -1,0 +1,67 @@
+"""flare_connect: surrogates of physics on real meshes.
+
+Everything a user needs is listed in `__all__` and loads on first use, so that importing the package costs nothing and
+a machine that only trains needs no PyVista, meshio or gmsh.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import CheckpointError as CheckpointError
+    from .errors import ConfigError as ConfigError
+    from .errors import FlareConnectError as FlareConnectError
+    from .errors import InputError as InputError
+    from .errors import MeshError as MeshError
+    from .errors import MeshReadError as MeshReadError
+    from .errors import StoreError as StoreError
+    from .mesh import Mesh as Mesh
+    from .mesh import MeshStore as MeshStore
+    from .mesh import NamedSet as NamedSet
+    from .mesh import load_mesh as load_mesh
+    from .mesh import write_store as write_store
+    from .models import Architecture as Architecture
+    from .models import FlareConnect as FlareConnect
+    from .models import FlareConnectConfig as FlareConnectConfig
+    from .train import DataConfig as DataConfig
+    from .train import OptimiserConfig as OptimiserConfig
+    from .train import TrainConfig as TrainConfig
+    from .train import evaluate as evaluate
+    from .train import fit as fit
+    from .viz import plot_field as plot_field
+    from .viz import plot_mesh as plot_mesh
+    from .viz import save_fields as save_fields
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "errors": (
+        "CheckpointError",
+        "ConfigError",
+        "FlareConnectError",
+        "InputError",
+        "MeshError",
+        "MeshReadError",
+        "StoreError",
+    ),
+    "mesh": ("Mesh", "MeshStore", "NamedSet", "load_mesh", "prepare_meshes", "write_store"),
+    "models": ("Architecture", "FlareConnect", "FlareConnectConfig"),
+    "train": ("DataConfig", "OptimiserConfig", "TrainConfig", "evaluate", "fit"),
+    "viz": ("plot_field", "plot_mesh", "save_fields"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"flare_connect has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    # Bound here, so that the next access costs nothing.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,17 @@
+"""Layers: FLARE attention, message passing on the mesh, conditioning, and the hybrid block that joins them."""
+
+from .attention import FlareAttention
+from .conditioning import AdaptiveNorm, BoundaryConditioner
+from .hybrid import BlockInputs, HybridBlock
+from .mesh_conv import MeshConv
+from .mlp import ResidualMLP
+
+__all__ = [
+    "AdaptiveNorm",
+    "BlockInputs",
+    "BoundaryConditioner",
+    "FlareAttention",
+    "HybridBlock",
+    "MeshConv",
+    "ResidualMLP",
+]

@@ -1,0 +1,194 @@
+"""From a mesh to what the model reads: a PyG graph of numbers in units of the domain size.
+
+Everything here follows from the mesh alone, so it is computed once a mesh, not once a step.
+"""
+
+import itertools
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+from torch import Tensor
+from torch_geometric.data import Data
+
+from flare_connect.errors import InputError
+from flare_connect.mesh import Mesh
+
+from .config import FlareConnectConfig
+
+# Neighbours on the boundary whose normals are blended; the farthest one has weight zero, so that ties do not matter.
+_NUM_BLENDED = 8
+# Decay length of the near-boundary feature in units of the domain's half size: a few elements of a usual mesh.
+_BOUNDARY_LAYER = 0.05
+
+
+def num_node_features(config: FlareConnectConfig) -> int:
+    """Width F of the node features that `build_graph` makes, inputs included."""
+    geometry = config.dim * (1 + 2 * config.architecture.num_frequencies)
+    boundary = max(len(config.boundary_sets), 1) + 2 + config.dim
+    return geometry + boundary + sum(config.inputs.values())
+
+
+def num_edge_features(config: FlareConnectConfig) -> int:
+    """Width E of the edge features: direction, log length, both ends on the boundary, periodic."""
+    return config.dim + 3
+
+
+def num_condition_features(config: FlareConnectConfig) -> int:
+    """Width G of the per-mesh features: the conditions and the log of the mesh's size."""
+    return sum(config.conditions.values()) + 1
+
+
+def build_graph(mesh: Mesh, config: FlareConnectConfig, *, with_targets: bool = False) -> Data:
+    """Features of one mesh for one model.
+
+    Args:
+        mesh: the mesh, with the fields and sets that the configuration names.
+        config: what the model reads.
+        with_targets: also collect the outputs, as `y`.
+
+    Returns:
+        A graph with `x [N, F]` (positions as sines and cosines, boundary type, distance and normal, inputs last),
+        `edge_index [2, E]`, `edge_attr [E, dim + 3]`, `boundary_index [Nb]`, `log_weight [N]`, `condition [1, G]` and,
+        if asked for, `y [N, Cout]`; all float32, inputs and targets not normalised.
+
+    Raises:
+        InputError: if the mesh has another dimension, or lacks a field or a set.
+    """
+    _check(mesh, config, with_targets)
+    pos = mesh.pos.double().numpy()
+    low, high = pos.min(0), pos.max(0)
+    half_size = float((high - low).max()) / 2
+    scaled = torch.from_numpy((pos - (low + high) / 2) / half_size)
+    boundary, flags = _boundary(mesh, config)
+    graph = Data(
+        x=torch.cat(
+            [
+                _positions(scaled, config.architecture.num_frequencies),
+                flags,
+                _boundary_layer(mesh, boundary, half_size),
+                *(_columns(mesh.point_data[name]) for name in config.inputs),
+            ],
+            dim=1,
+        ).float(),
+        boundary_index=boundary,
+        log_weight=_log_weights(mesh),
+        condition=_condition(mesh, config, half_size),
+        num_nodes=len(pos),
+    )
+    if config.architecture.message_passing:
+        graph.edge_index, graph.edge_attr = _edges(mesh, flags.any(1), half_size)
+    if with_targets:
+        graph.y = torch.cat([_columns(mesh.point_data[name]) for name in config.outputs], dim=1).float()
+    return graph
+
+
+def _check(mesh: Mesh, config: FlareConnectConfig, with_targets: bool) -> None:
+    dim = mesh.pos.shape[1]
+    if dim != config.dim:
+        raise InputError(f"the mesh has dimension {dim}, the model was made for dimension {config.dim}")
+    wanted = {"input": config.inputs} | ({"output": config.outputs} if with_targets else {})
+    for role, fields in wanted.items():
+        for name, width in fields.items():
+            _check_field(role, name, width, mesh.point_data, "point field")
+    for name, width in config.conditions.items():
+        _check_field("condition", name, width, mesh.global_data, "global field")
+    for name in config.boundary_sets:
+        if name not in mesh.sets:
+            raise InputError(
+                f"the model distinguishes the boundary set {name!r}, which the mesh lacks; sets of the mesh: "
+                f"{_listed(mesh.sets)}"
+            )
+
+
+def _check_field(role: str, name: str, width: int, present: dict[str, Tensor], kind: str) -> None:
+    if name not in present:
+        raise InputError(f"the model's {role} {name!r} is no {kind} of the mesh; it has: {_listed(present)}")
+    values = present[name]
+    actual = values.numel() if kind == "global field" else values[0].numel()
+    if actual != width:
+        raise InputError(f"the model's {role} {name!r} has {width} components, the mesh's {kind} {actual}")
+
+
+def _listed(names: dict) -> str:
+    return ", ".join(map(repr, names)) or "none"
+
+
+def _columns(values: Tensor) -> Tensor:
+    return values.reshape(len(values), -1).double()
+
+
+def _positions(scaled: Float[Tensor, "N dim"], num_frequencies: int) -> Float[Tensor, "N F"]:
+    octaves = torch.pi * 2.0 ** torch.arange(num_frequencies, dtype=torch.float64)
+    angles = (scaled[:, :, None] * octaves).flatten(1)
+    return torch.cat([scaled, angles.sin(), angles.cos()], dim=1)
+
+
+def _boundary(mesh: Mesh, config: FlareConnectConfig) -> tuple[Tensor, Tensor]:
+    """Nodes of the boundary that conditions live on, and a column for each type."""
+    groups = [mesh.set_nodes(name) for name in config.boundary_sets] or [mesh.boundary_nodes]
+    flags = torch.zeros(mesh.num_nodes, len(groups), dtype=torch.float64)
+    for column, nodes in enumerate(groups):
+        flags[nodes, column] = 1.0
+    return flags.any(1).nonzero().squeeze(1), flags
+
+
+def _boundary_layer(mesh: Mesh, boundary: Tensor, half_size: float) -> Float[Tensor, "N F"]:
+    """Distance to the boundary, its decay, and the outward normal of the boundary nearby."""
+    dim = mesh.pos.shape[1]
+    if len(boundary) == 0:
+        far = torch.ones(mesh.num_nodes, 1, dtype=torch.float64)
+        return torch.cat([far, torch.zeros(mesh.num_nodes, 1 + dim, dtype=torch.float64)], dim=1)
+    normals = torch.zeros(mesh.num_nodes, dim, dtype=torch.float64)
+    normals[mesh.boundary_nodes] = mesh.boundary_normals.double()
+    images, normals = _periodic_images(mesh, mesh.pos[boundary].double().numpy(), normals[boundary].numpy())
+    count = min(_NUM_BLENDED, len(images))
+    distance, nearest = cKDTree(images).query(mesh.pos.double().numpy(), k=[*range(1, count + 1)])
+    reach = distance[:, -1:] + 1e-12
+    # Shepard weights, zero at the farthest neighbour: continuous, and the same however the nodes are numbered.
+    weights = (reach - distance) / (distance + 1e-3 * reach)
+    blended = np.einsum("nk,nkd->nd", weights / np.maximum(weights.sum(1, keepdims=True), 1e-12), normals[nearest])
+    scaled = distance[:, :1] / half_size
+    return torch.from_numpy(np.concatenate([scaled, np.exp(-scaled / _BOUNDARY_LAYER), blended], axis=1))
+
+
+def _periodic_images(mesh: Mesh, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The boundary points and, on a periodic mesh, their neighbours across the sides."""
+    pairs = getattr(mesh, "periodic_pairs", None)
+    if pairs is None or pairs.numel() == 0:
+        return points, normals
+    jumps = (mesh.pos[pairs[1]] - mesh.pos[pairs[0]]).double().numpy()
+    size = np.abs(jumps).max()
+    axes = np.unique(np.round(np.abs(jumps) / size, 6), axis=0) * size
+    periods = [axis for axis in axes if np.count_nonzero(axis > 1e-6 * size) == 1]
+    shifts = [sum(np.multiply(c, p) for c, p in zip(combo, periods, strict=True))
+              for combo in itertools.product((-1, 0, 1), repeat=len(periods))]  # fmt: skip
+    return np.concatenate([points + shift for shift in shifts]), np.tile(normals, (len(shifts), 1))
+
+
+def _log_weights(mesh: Mesh) -> Float[Tensor, " N"]:
+    """Log of the node volume relative to the mean; −inf for a node that no cell uses."""
+    volume = mesh.node_volume.double()
+    return torch.log(volume / volume[volume > 0].mean()).float()
+
+
+def _condition(mesh: Mesh, config: FlareConnectConfig, half_size: float) -> Float[Tensor, "1 G"]:
+    numbers = [mesh.global_data[name].reshape(-1).double() for name in config.conditions]
+    return torch.cat([*numbers, torch.tensor([half_size]).double().log()]).float()[None]
+
+
+def _edges(mesh: Mesh, on_boundary: Tensor, half_size: float) -> tuple[Tensor, Tensor]:
+    edge_index = mesh.edge_index
+    vectors = (mesh.pos[edge_index[1]] - mesh.pos[edge_index[0]]).double()
+    lengths = vectors.norm(dim=1, keepdim=True)
+    both = on_boundary[edge_index].all(0)[:, None].double()
+    attr = torch.cat([vectors / lengths, (lengths / half_size).log(), both, torch.zeros_like(both)], dim=1)
+    pairs = getattr(mesh, "periodic_pairs", None)
+    if pairs is not None and pairs.numel():
+        # The two ends are one material point: an edge without direction or length, and a flag that says so.
+        across = torch.cat([pairs, pairs.flip(0)], dim=1)
+        same = torch.zeros(across.shape[1], attr.shape[1], dtype=attr.dtype)
+        same[:, -1] = 1.0
+        edge_index, attr = torch.cat([edge_index, across], dim=1), torch.cat([attr, same])
+    return edge_index, attr.float()

@@ -1,0 +1,198 @@
+"""FlareConnect: from a mesh and its conditions to the fields on it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+
+from flare_connect.mesh import Mesh
+from flare_connect.nn import BlockInputs, BoundaryConditioner, FlareAttention, HybridBlock, ResidualMLP
+from flare_kernels import Segments
+
+from .config import FlareConnectConfig
+from .features import build_graph, num_condition_features, num_edge_features, num_node_features
+from .pretrained import load_pretrained, save_pretrained
+from .statistics import Standardiser
+
+
+class FlareConnect(nn.Module):
+    """A surrogate: mesh in, fields out.
+
+    Encoder → hybrid blocks → decoder. Statistics of the training data are buffers, so they travel with the weights
+    and `predict` takes and gives physical units.
+
+    Args:
+        config: what the model reads and predicts, and its architecture.
+
+    Good values: see `Architecture`.
+    Source: FLARE (arXiv 2508.12594) with message passing and boundary tokens.
+    """
+
+    def __init__(self, config: FlareConnectConfig) -> None:
+        super().__init__()
+        self.config = config
+        arch = config.architecture
+        self.num_inputs = sum(config.inputs.values())
+        self.input_statistics = Standardiser(self.num_inputs)
+        self.condition_statistics = Standardiser(num_condition_features(config))
+        self.output_statistics = Standardiser(sum(config.outputs.values()))
+        features = num_node_features(config)
+        self.encode = ResidualMLP(features, arch.channels, arch.channels)
+        self.condition = ResidualMLP(num_condition_features(config), arch.channels, arch.channels)
+        self.tokens = BoundaryConditioner(features, arch.channels) if arch.boundary_tokens else None
+        self.blocks = nn.ModuleList(_block(config) for _ in range(arch.num_blocks))
+        self.norm = nn.LayerNorm(arch.channels)
+        self.decode = nn.Linear(arch.channels, sum(config.outputs.values()))
+
+    def forward(self, graph: Data, rank: int | None = None) -> Float[Tensor, "N Cout"]:
+        """Standardised outputs at the nodes of one graph or of a batch of graphs.
+
+        Args:
+            graph: what `build_graph` makes, or a PyG batch of it.
+            rank: latents to use; None for all.
+        """
+        segments = _segments(graph)
+        x = self._standardised_inputs(graph.x)
+        condition = self.condition(self.condition_statistics(graph.condition))
+        inputs = self._block_inputs(graph, x, segments, condition, rank)
+        h = self.encode(x) + condition[segments.batch]
+        for block in self.blocks:
+            h = block(h, inputs)
+        return self.decode(self.norm(h))
+
+    def build_graph(self, mesh: Mesh, *, with_targets: bool = False) -> Data:
+        """What the model reads of a mesh; see `features.build_graph`."""
+        return build_graph(mesh, self.config, with_targets=with_targets)
+
+    @torch.no_grad()
+    def predict(self, mesh: Mesh, *, rank: int | None = None) -> dict[str, Tensor]:
+        """Fields on a mesh, in physical units.
+
+        Args:
+            mesh: a mesh with the fields and sets that the configuration names.
+            rank: latents to use; None for all.
+
+        Returns:
+            Output name → [N] or [N, width], float32, on the CPU.
+
+        Raises:
+            InputError: if the mesh does not fit the model.
+        """
+        graph = self.build_graph(mesh).to(self.device)
+        was_training = self.training
+        self.eval()
+        try:
+            outputs = self.output_statistics.inverse(self(graph, rank).float()).cpu()
+        finally:
+            self.train(was_training)
+        return self.split_outputs(outputs)
+
+    def split_outputs(self, outputs: Float[Tensor, "N Cout"]) -> dict[str, Tensor]:
+        """Columns of the outputs by name; a field of one component is [N]."""
+        parts = outputs.split(list(self.config.outputs.values()), dim=1)
+        return {
+            name: part.squeeze(1) if part.shape[1] == 1 else part
+            for name, part in zip(self.config.outputs, parts, strict=True)
+        }
+
+    def fit_statistics(self, graphs: Iterable[Data]) -> None:
+        """Set the standardisation from the graphs of the training split, and of no other."""
+        graphs = list(graphs)
+        self.condition_statistics.fit(graph.condition for graph in graphs)
+        self.output_statistics.fit(graph.y for graph in graphs)
+        if self.num_inputs:
+            self.input_statistics.fit(graph.x[:, -self.num_inputs :] for graph in graphs)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decode.weight.device
+
+    @property
+    def num_parameters(self) -> int:
+        """Learned numbers."""
+        return sum(p.numel() for p in self.parameters())
+
+    def save_pretrained(self, folder: str | Path, *, provenance: dict[str, Any] | None = None) -> Path:
+        """Write `model.safetensors` and `config.json`.
+
+        Args:
+            folder: made if absent.
+            provenance: JSON data about the training (data set, error, command), kept beside the configuration.
+        """
+        return save_pretrained(self, self.config.to_dict(), folder, kind="FlareConnect", provenance=provenance)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> "FlareConnect":
+        """Read what `save_pretrained` wrote; nothing in the folder can run code.
+
+        Raises:
+            CheckpointError: if the folder is missing, incomplete, damaged or of a newer version.
+        """
+        config, weights = load_pretrained(folder, kind="FlareConnect")
+        model = cls(FlareConnectConfig.from_dict(config))
+        model.load_state_dict(weights)
+        return model.to(device).eval()
+
+    def _standardised_inputs(self, x: Tensor) -> Tensor:
+        if not self.num_inputs:
+            return x
+        return torch.cat([x[:, : -self.num_inputs], self.input_statistics(x[:, -self.num_inputs :])], dim=1)
+
+    def _block_inputs(
+        self, graph: Data, x: Tensor, segments: Segments, condition: Tensor, rank: int | None
+    ) -> BlockInputs:
+        arch = self.config.architecture
+        tokens = token_segments = None
+        if self.tokens is not None:
+            tokens = self.tokens(x[graph.boundary_index])
+            token_segments = _token_segments(graph, segments)
+        return BlockInputs(
+            segments=segments,
+            log_weights=graph.log_weight if arch.quadrature else None,
+            edge_index=graph.edge_index if arch.message_passing else None,
+            edge_attr=graph.edge_attr if arch.message_passing else None,
+            tokens=tokens,
+            token_segments=token_segments,
+            condition=condition,
+            rank=rank,
+        )
+
+
+def _block(config: FlareConnectConfig) -> HybridBlock:
+    arch = config.architecture
+    attention = None
+    if arch.attention:
+        attention = FlareAttention(
+            arch.channels,
+            num_heads=arch.num_heads,
+            num_latents=arch.num_latents,
+            queries=arch.queries,
+            num_kv_layers=arch.num_kv_layers,
+            qk_norm=arch.qk_norm,
+            separate_decode=arch.separate_decode,
+        )
+    return HybridBlock(
+        arch.channels,
+        attention=attention,
+        edge_features=num_edge_features(config) if arch.message_passing else 0,
+        condition_features=arch.channels,
+        mlp_ratio=arch.mlp_ratio,
+    )
+
+
+def _segments(graph: Data) -> Segments:
+    if isinstance(graph, Batch):
+        return Segments.from_ptr(graph.ptr)
+    return Segments.from_lengths([graph.num_nodes], graph.x.device)
+
+
+def _token_segments(graph: Data, segments: Segments) -> Segments:
+    if segments.num_segments == 1:
+        return Segments.from_lengths([len(graph.boundary_index)], graph.x.device)
+    # The boundary nodes of a batch are sorted by mesh, so each mesh's count is a search away.
+    return Segments.from_ptr(torch.searchsorted(graph.boundary_index, segments.ptr))

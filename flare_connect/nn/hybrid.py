@@ -1,0 +1,96 @@
+"""The block that models are stacks of: global attention and message passing side by side, then a perceptron."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from flare_connect.errors import ConfigError
+from flare_kernels import Segments
+
+from .attention import FlareAttention
+from .conditioning import AdaptiveNorm
+from .mesh_conv import MeshConv
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BlockInputs:
+    """What every block of a model needs besides the points, computed once a batch.
+
+    Attributes:
+        segments: where each mesh starts.
+        log_weights: log weight of each point in the gather.
+        edge_index: directed edges; None without message passing.
+        edge_attr: their features.
+        tokens: conditioning tokens.
+        token_segments: where each mesh's tokens start.
+        condition: embedding of the per-mesh numbers.
+        rank: latents to use; None for all.
+    """
+
+    segments: Segments
+    log_weights: Float[Tensor, " N"] | None = None
+    edge_index: Int[Tensor, "2 Ne"] | None = None
+    edge_attr: Float[Tensor, "Ne E"] | None = None
+    tokens: Float[Tensor, "Nt C"] | None = None
+    token_segments: Segments | None = None
+    condition: Float[Tensor, "B G"] | None = None
+    rank: int | None = None
+
+
+class HybridBlock(nn.Module):
+    """`x ← x + attention(norm x) + g·conv(norm x)`, then `x ← x + mlp(norm x)`.
+
+    The gate g starts at zero in each channel: a block begins as pure attention and takes from the mesh what helps.
+    With the attention off, the gate is left out and the block is a message-passing block.
+
+    Args:
+        channels: C.
+        attention: the global part, or None to switch it off.
+        edge_features: width of the edge features, or 0 to switch message passing off.
+        condition_features: width of the condition embedding, or 0.
+        mlp_ratio: hidden width of the perceptron in units of C.
+
+    Raises:
+        ConfigError: if both parts are off.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        attention: FlareAttention | None,
+        edge_features: int = 0,
+        condition_features: int = 0,
+        mlp_ratio: float = 2.0,
+    ) -> None:
+        super().__init__()
+        if attention is None and not edge_features:
+            raise ConfigError("a block needs attention or message passing; both are switched off")
+        self.attention = attention
+        self.norm = AdaptiveNorm(channels, condition_features)
+        self.conv = MeshConv(channels, edge_features) if edge_features else None
+        self.gate = nn.Parameter(torch.zeros(channels)) if attention is not None and edge_features else None
+        self.mlp_norm = AdaptiveNorm(channels, condition_features)
+        hidden = int(mlp_ratio * channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels))
+
+    def forward(self, x: Float[Tensor, "N C"], inputs: BlockInputs) -> Float[Tensor, "N C"]:
+        """Apply the block to the packed points."""
+        h = self.norm(x, inputs.segments, inputs.condition)
+        if self.attention is not None:
+            x = x + self.attention(
+                h,
+                inputs.segments,
+                log_weights=inputs.log_weights,
+                tokens=inputs.tokens,
+                token_segments=inputs.token_segments,
+                rank=inputs.rank,
+            )
+        if self.conv is not None:
+            if inputs.edge_index is None or inputs.edge_attr is None:
+                raise ValueError("message passing needs `edge_index` and `edge_attr` in the block's inputs")
+            received = self.conv(h, inputs.edge_index, inputs.edge_attr)
+            x = x + (received if self.gate is None else self.gate * received)
+        return x + self.mlp(self.mlp_norm(x, inputs.segments, inputs.condition))

@@ -1,0 +1,70 @@
+"""The training step, for Lightning."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from flare_connect.models import FlareConnect
+from flare_kernels import Segments
+
+from .config import OptimiserConfig
+from .losses import relative_l2, relative_l2_loss
+
+
+class SurrogateModule(L.LightningModule):
+    """Relative-L2 training of a mesh surrogate on standardised targets.
+
+    Args:
+        model: the surrogate, its statistics already fitted.
+        config: optimiser and schedule.
+        seed: of the run; random numbers of an epoch follow from it and the epoch.
+    """
+
+    def __init__(self, model: FlareConnect, config: OptimiserConfig, seed: int) -> None:
+        super().__init__()
+        self.model, self.config, self.seed = model, config, seed
+        self.widths = list(model.config.outputs.values())
+        self._errors: list[Tensor] = []
+        # Kept out of the module tree, so that checkpoints do not hold the weights twice.
+        object.__setattr__(self, "run_model", torch.compile(model, dynamic=True) if config.compile else model)
+
+    def on_train_epoch_start(self) -> None:
+        """Random numbers of this epoch are the same whether or not the run was interrupted before it."""
+        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch of meshes."""
+        prediction = self.run_model(batch).float()
+        target = self.model.output_statistics(batch.y)
+        loss = relative_l2_loss(prediction, target, Segments.from_ptr(batch.ptr), self.widths)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=batch.num_graphs, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Relative L2 of each field in physical units."""
+        prediction = self.model.output_statistics.inverse(self.run_model(batch).float())
+        self._errors.append(relative_l2(prediction, batch.y, Segments.from_ptr(batch.ptr), self.widths))
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over the meshes of the split."""
+        errors = torch.cat(self._errors).mean(0)
+        self._errors.clear()
+        for name, error in zip(self.model.config.outputs, errors, strict=True):
+            self.log(f"val/rel_l2/{name}", error, sync_dist=True)
+        self.log("val/rel_l2", errors.mean(), prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW and one cycle over all steps."""
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=self.config.learning_rate,
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            pct_start=self.config.warmup,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,136 @@
+"""A training run from configuration to trained model: start, resume, finish."""
+
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from flare_connect.errors import ConfigError
+from flare_connect.files import write_atomically
+from flare_connect.models import FlareConnect
+
+from .callbacks import BestModel, History, WarmAveraging
+from .checkpoint import LastCheckpoint, SafeCheckpointIO
+from .config import TrainConfig
+from .data import MeshDataModule
+from .module import SurrogateModule
+
+SETTINGS, METRICS, CHECKPOINTS = "train.json", "metrics.csv", "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run leaves.
+
+    Attributes:
+        folder: holds `config.json` and `model.safetensors` of the best weights, `metrics.csv`, `checkpoints/`.
+        best_error: lowest validation error, mean over fields of the mean relative L2.
+        epochs_run: epochs trained by this call; 0 if the run was already finished.
+    """
+
+    folder: Path
+    best_error: float
+    epochs_run: int
+
+
+def fit(config: TrainConfig, *, resume: bool = True) -> TrainResult:
+    """Train a surrogate, or go on with a run that was interrupted.
+
+    A run that was killed at any moment is resumed from its last finished checkpoint by calling this again; on the
+    CPU the final weights are those of an unbroken run.
+
+    Args:
+        config: the run.
+        resume: go on in a folder that holds a run with the same settings; otherwise such a folder is an error.
+
+    Raises:
+        ConfigError: if the output folder holds another run.
+        StoreError: if the data set cannot be read.
+        InputError: if it lacks a field.
+        CheckpointError: if the checkpoint to resume from is damaged.
+    """
+    folder = Path(config.output)
+    _claim(folder, config, resume)
+    L.seed_everything(config.seed, verbose=False)
+    data = MeshDataModule(config.data, config.model, seed=config.seed, progress=config.progress)
+    model = FlareConnect(data.model_config)
+    model.fit_statistics(data.train_set[i] for i in range(len(data.train_set)))
+    module = SurrogateModule(model, config.optimiser, config.seed)
+    best = BestModel(folder, {"train": config.to_dict(), "data": data.store.attrs, "parameters": model.num_parameters})
+    trainer = _trainer(config, folder, best)
+    last = folder / CHECKPOINTS / "last.safetensors"
+    with warnings.catch_warnings():
+        # Lightning's advice on worker counts does not fit graphs that are already in memory.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
+        warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+        before = _epochs_done(folder)
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None)
+    return TrainResult(folder=folder, best_error=best.best, epochs_run=max(trainer.current_epoch - before, 0))
+
+
+def _trainer(config: TrainConfig, folder: Path, best: BestModel) -> L.Trainer:
+    callbacks: list[L.Callback] = []
+    if config.optimiser.ema_decay:
+        callbacks.append(WarmAveraging(config.optimiser.ema_decay))
+    # The best model is exported while the averaged weights are swapped in, hence before the averaging swaps back.
+    callbacks.insert(0, best)
+    callbacks += [History(folder / METRICS), LastCheckpoint(folder / CHECKPOINTS, config.checkpoint_every)]
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return L.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        max_epochs=config.optimiser.epochs,
+        precision="bf16-mixed" if config.optimiser.precision == "bf16" else "32-true",
+        gradient_clip_val=config.optimiser.clip or None,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        plugins=[SafeCheckpointIO()],
+        enable_progress_bar=config.progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        default_root_dir=folder,
+        use_distributed_sampler=config.devices > 1,
+    )
+
+
+def _claim(folder: Path, config: TrainConfig, resume: bool) -> None:
+    """Make the folder this run's own, or find that it is."""
+    settings = folder / SETTINGS
+    if settings.is_file():
+        known = json.loads(settings.read_text())
+        ours = json.loads(json.dumps(config.what_matters()))
+        differing = sorted(_differences(known, ours))
+        if differing:
+            raise ConfigError(
+                f"{folder} holds a run with other settings ({', '.join(differing)}): choose another output folder, "
+                "or delete this one"
+            )
+        if not resume:
+            raise ConfigError(f"{folder} holds a run already: choose another output folder, resume, or delete it")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(settings, json.dumps(config.what_matters(), indent=2, sort_keys=True).encode() + b"\n")
+
+
+def _differences(known: dict, ours: dict, prefix: str = "") -> list[str]:
+    found = []
+    for key in known.keys() | ours.keys():
+        old, new = known.get(key), ours.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old!r} there, {new!r} here")
+    return found
+
+
+def _epochs_done(folder: Path) -> int:
+    last = folder / CHECKPOINTS / "last.safetensors"
+    return int(SafeCheckpointIO().load_checkpoint(last)["epoch"]) + 1 if last.is_file() else 0
