@@ -32,6 +32,15 @@ class WarmAveraging(WeightAveraging):
 
         super().__init__(avg_fn=average)
 
+    # Lightning swaps back at the epoch's end, before the module has logged its errors; waiting for the end of the
+    # validation lets `BestModel` export the very weights whose error it saw.
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the averaged weights in place a little longer."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Bring the weights in training back."""
+        super().on_validation_epoch_end(trainer, pl_module)
+
 
 class BestModel(L.Callback):
     """Exports the model whenever its validation error is the lowest so far, so that a killed run leaves it too.
@@ -44,8 +53,7 @@ class BestModel(L.Callback):
     def __init__(self, folder: Path, provenance: dict[str, Any]) -> None:
         self.folder, self.provenance, self.best = folder, provenance, float("inf")
 
-    # Validation end, not epoch end: there the averaged weights, which were validated, have been swapped out again.
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare, and export."""
         assert isinstance(pl_module, SurrogateModule)
         error = float(trainer.callback_metrics["val/rel_l2"])

@@ -76,11 +76,10 @@ def fit(config: TrainConfig, *, resume: bool = True) -> TrainResult:
 
 
 def _trainer(config: TrainConfig, folder: Path, best: BestModel) -> L.Trainer:
-    callbacks: list[L.Callback] = []
+    # The best model is exported while the averaged weights are swapped in, hence before the averaging swaps back.
+    callbacks: list[L.Callback] = [best]
     if config.optimiser.ema_decay:
         callbacks.append(WarmAveraging(config.optimiser.ema_decay))
-    # The best model is exported while the averaged weights are swapped in, hence before the averaging swaps back.
-    callbacks.insert(0, best)
     callbacks += [History(folder / METRICS), LastCheckpoint(folder / CHECKPOINTS, config.checkpoint_every)]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
