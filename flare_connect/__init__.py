@@ -4,8 +4,9 @@ Everything a user needs is listed in `__all__` and loads on first use, so that i
 a machine that only trains needs no PyVista, meshio or gmsh.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import lazy_names
 
 if TYPE_CHECKING:
     from .errors import CheckpointError as CheckpointError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .mesh import MeshStore as MeshStore
     from .mesh import NamedSet as NamedSet
     from .mesh import load_mesh as load_mesh
+    from .mesh import prepare_meshes as prepare_meshes
     from .mesh import write_store as write_store
     from .models import Architecture as Architecture
     from .models import FlareConnect as FlareConnect
@@ -49,19 +51,5 @@ _HOME = {
     "train": ("DataConfig", "OptimiserConfig", "TrainConfig", "evaluate", "fit"),
     "viz": ("plot_field", "plot_mesh", "save_fields"),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-
-__all__ = ["__version__", *sorted(_MODULE_OF)]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"flare_connect has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    # Bound here, so that the next access costs nothing.
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)
+__all__ += ["__version__"]

@@ -1,19 +1,25 @@
 """Training and evaluation: configuration, data, losses, runs that resume, errors on a split."""
 
-from .config import DataConfig, OptimiserConfig, TrainConfig
-from .evaluation import FieldError, compare, evaluate
-from .losses import relative_l2, relative_l2_loss
-from .run import TrainResult, fit
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DataConfig",
-    "FieldError",
-    "OptimiserConfig",
-    "TrainConfig",
-    "TrainResult",
-    "compare",
-    "evaluate",
-    "relative_l2",
-    "relative_l2_loss",
-    "fit",
-]
+from flare_connect.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .config import DataConfig as DataConfig
+    from .config import OptimiserConfig as OptimiserConfig
+    from .config import TrainConfig as TrainConfig
+    from .evaluation import FieldError as FieldError
+    from .evaluation import compare as compare
+    from .evaluation import evaluate as evaluate
+    from .losses import relative_l2 as relative_l2
+    from .losses import relative_l2_loss as relative_l2_loss
+    from .run import TrainResult as TrainResult
+    from .run import fit as fit
+
+_HOME = {
+    "config": ("DataConfig", "OptimiserConfig", "TrainConfig"),
+    "evaluation": ("FieldError", "compare", "evaluate"),
+    "losses": ("relative_l2", "relative_l2_loss"),
+    "run": ("TrainResult", "fit"),
+}
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)

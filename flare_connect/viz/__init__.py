@@ -1,0 +1,11 @@
+"""Pictures of meshes and of fields on them, and files for ParaView.
+
+PyVista is imported by the first picture, not by this module: a machine that only trains needs no renderer.
+"""
+
+from flare_connect.viz.export import save_fields
+from flare_connect.viz.field import plot_field
+from flare_connect.viz.outline import plot_mesh
+from flare_connect.viz.render import RenderError
+
+__all__ = ["plot_field", "plot_mesh", "save_fields", "RenderError"]
