@@ -36,6 +36,7 @@ def run_demo(out: Path, *, num_train: int, num_test: int, num_nodes: int, epochs
             path=str(path),
             outputs=("von_mises",),
             conditions=("macro_strain",),
+            directional=("macro_strain",),
             boundary_sets=("holes",),
             batch_size=4,
         ),

@@ -83,6 +83,9 @@ class FlareConnectConfig:
         outputs: predicted point fields and their widths, in order.
         inputs: point fields that the model reads, and their widths.
         conditions: per-mesh numbers (`global_data`) that the model reads, and their widths.
+        directional: those of the conditions that have a direction: vectors (width `dim`), or symmetric tensors (width
+            3 in 2-D as xx, yy, xy; 6 in 3-D as xx, yy, zz, yz, xz, xy). Each node is also given their projection on
+            the normal of the boundary nearby, which is how a load or a strain acts on a hole.
         boundary_sets: named sets that tell boundary types apart; empty: all boundary nodes are of one type.
         units: units of the fields, carried along to predictions.
         architecture: sizes and switches.
@@ -95,6 +98,7 @@ class FlareConnectConfig:
     outputs: dict[str, int]
     inputs: dict[str, int] = field(default_factory=dict)
     conditions: dict[str, int] = field(default_factory=dict)
+    directional: tuple[str, ...] = ()
     boundary_sets: tuple[str, ...] = ()
     units: dict[str, str] = field(default_factory=dict)
     architecture: Architecture = field(default_factory=Architecture)
@@ -109,13 +113,23 @@ class FlareConnectConfig:
             for name, width in getattr(self, group).items():
                 if width < 1:
                     raise ConfigError(f"`{group}`: the width of {name!r} must be at least 1, got {width}")
+        for name in self.directional:
+            allowed = (self.dim, self.dim * (self.dim + 1) // 2)
+            if self.conditions.get(name) not in allowed:
+                raise ConfigError(
+                    f"`directional` names {name!r}: it must be a condition of width {allowed[0]} (vector) or "
+                    f"{allowed[1]} (symmetric tensor), got {self.conditions.get(name, 'no such condition')}"
+                )
         both = sorted(set(self.outputs) & set(self.inputs))
         if both:
             raise ConfigError(f"{both[0]!r} is an input and an output; predicting what is given tells nothing")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data."""
-        return dataclasses.asdict(self) | {"boundary_sets": list(self.boundary_sets)}
+        return dataclasses.asdict(self) | {
+            "boundary_sets": list(self.boundary_sets),
+            "directional": list(self.directional),
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "FlareConnectConfig":
@@ -126,7 +140,8 @@ class FlareConnectConfig:
         """
         data = dict(data)
         architecture = _build(Architecture, dict(data.pop("architecture", {})), "architecture")
-        data["boundary_sets"] = tuple(data.get("boundary_sets", ()))
+        for name in ("boundary_sets", "directional"):
+            data[name] = tuple(data.get(name, ()))
         return _build(cls, data | {"architecture": architecture}, "model")
 
 

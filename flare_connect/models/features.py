@@ -27,7 +27,13 @@ def num_node_features(config: FlareConnectConfig) -> int:
     """Width F of the node features that `build_graph` makes, inputs included."""
     geometry = config.dim * (1 + 2 * config.architecture.num_frequencies)
     boundary = max(len(config.boundary_sets), 1) + 2 + config.dim
-    return geometry + boundary + sum(config.inputs.values())
+    return geometry + boundary + num_standardised_features(config)
+
+
+def num_standardised_features(config: FlareConnectConfig) -> int:
+    """How many of the node features, the last ones, have physical units and are to be standardised."""
+    projections = sum(1 if config.conditions[name] == config.dim else config.dim + 1 for name in config.directional)
+    return projections + sum(config.inputs.values())
 
 
 def num_edge_features(config: FlareConnectConfig) -> int:
@@ -49,7 +55,8 @@ def build_graph(mesh: Mesh, config: FlareConnectConfig, *, with_targets: bool = 
         with_targets: also collect the outputs, as `y`.
 
     Returns:
-        A graph with `x [N, F]` (positions as sines and cosines, boundary type, distance and normal, inputs last),
+        A graph with `x [N, F]` (positions as sines and cosines, boundary type, distance
+        and normal, projections of directional conditions, inputs),
         `edge_index [2, E]`, `edge_attr [E, dim + 3]`, `boundary_index [Nb]`, `log_weight [N]`, `condition [1, G]` and,
         if asked for, `y [N, Cout]`; all float32, inputs and targets not normalised.
 
@@ -62,12 +69,15 @@ def build_graph(mesh: Mesh, config: FlareConnectConfig, *, with_targets: bool = 
     half_size = float((high - low).max()) / 2
     scaled = torch.from_numpy((pos - (low + high) / 2) / half_size)
     boundary, flags = _boundary(mesh, config)
+    layer = _boundary_layer(mesh, boundary, half_size)
+    normals = layer[:, -config.dim :]
     graph = Data(
         x=torch.cat(
             [
                 _positions(scaled, config.architecture.num_frequencies),
                 flags,
-                _boundary_layer(mesh, boundary, half_size),
+                layer,
+                *(_projections(mesh.global_data[name].double(), normals) for name in config.directional),
                 *(_columns(mesh.point_data[name]) for name in config.inputs),
             ],
             dim=1,
@@ -151,6 +161,16 @@ def _boundary_layer(mesh: Mesh, boundary: Tensor, half_size: float) -> Float[Ten
     blended = np.einsum("nk,nkd->nd", weights / np.maximum(weights.sum(1, keepdims=True), 1e-12), normals[nearest])
     scaled = distance[:, :1] / half_size
     return torch.from_numpy(np.concatenate([scaled, np.exp(-scaled / _BOUNDARY_LAYER), blended], axis=1))
+
+
+def _projections(values: Float[Tensor, " W"], normals: Float[Tensor, "N dim"]) -> Float[Tensor, "N P"]:
+    """A vector f as n·f; a symmetric tensor E as E·n and n·E·n."""
+    dim = normals.shape[1]
+    if values.numel() == dim:
+        return normals @ values.reshape(dim, 1)
+    voigt = torch.tensor([[0, 2], [2, 1]] if dim == 2 else [[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+    acting = normals @ values.reshape(-1)[voigt]
+    return torch.cat([acting, (acting * normals).sum(1, keepdim=True)], dim=1)
 
 
 def _periodic_images(mesh: Mesh, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,13 @@ from flare_connect.nn import BlockInputs, BoundaryConditioner, FlareAttention, H
 from flare_kernels import Segments
 
 from .config import FlareConnectConfig
-from .features import build_graph, num_condition_features, num_edge_features, num_node_features
+from .features import (
+    build_graph,
+    num_condition_features,
+    num_edge_features,
+    num_node_features,
+    num_standardised_features,
+)
 from .pretrained import load_pretrained, save_pretrained
 from .statistics import Standardiser
 
@@ -36,13 +42,15 @@ class FlareConnect(nn.Module):
         super().__init__()
         self.config = config
         arch = config.architecture
-        self.num_inputs = sum(config.inputs.values())
-        self.input_statistics = Standardiser(self.num_inputs)
+        self.num_standardised = num_standardised_features(config)
+        self.input_statistics = Standardiser(self.num_standardised)
         self.condition_statistics = Standardiser(num_condition_features(config))
         self.output_statistics = Standardiser(sum(config.outputs.values()))
-        features = num_node_features(config)
-        self.encode = ResidualMLP(features, arch.channels, arch.channels)
-        self.condition = ResidualMLP(num_condition_features(config), arch.channels, arch.channels)
+        features, conditions = num_node_features(config), num_condition_features(config)
+        # Node and condition meet in the encoder's hidden layers: products of the two (a load on a slanted boundary)
+        # are learned there far sooner than through the modulation of later blocks.
+        self.encode = ResidualMLP(features + conditions, 2 * arch.channels, arch.channels, num_layers=1)
+        self.condition = ResidualMLP(conditions, arch.channels, arch.channels)
         self.tokens = BoundaryConditioner(features, arch.channels) if arch.boundary_tokens else None
         self.blocks = nn.ModuleList(_block(config) for _ in range(arch.num_blocks))
         self.norm = nn.LayerNorm(arch.channels)
@@ -57,9 +65,9 @@ class FlareConnect(nn.Module):
         """
         segments = _segments(graph)
         x = self._standardised_inputs(graph.x)
-        condition = self.condition(self.condition_statistics(graph.condition))
-        inputs = self._block_inputs(graph, x, segments, condition, rank)
-        h = self.encode(x) + condition[segments.batch]
+        standardised = self.condition_statistics(graph.condition)
+        inputs = self._block_inputs(graph, x, segments, self.condition(standardised), rank)
+        h = self.encode(torch.cat([x, standardised[segments.batch]], dim=1))
         for block in self.blocks:
             h = block(h, inputs)
         return self.decode(self.norm(h))
@@ -104,8 +112,8 @@ class FlareConnect(nn.Module):
         graphs = list(graphs)
         self.condition_statistics.fit(graph.condition for graph in graphs)
         self.output_statistics.fit(graph.y for graph in graphs)
-        if self.num_inputs:
-            self.input_statistics.fit(graph.x[:, -self.num_inputs :] for graph in graphs)
+        if self.num_standardised:
+            self.input_statistics.fit(graph.x[:, -self.num_standardised :] for graph in graphs)
 
     @property
     def device(self) -> torch.device:
@@ -139,9 +147,9 @@ class FlareConnect(nn.Module):
         return model.to(device).eval()
 
     def _standardised_inputs(self, x: Tensor) -> Tensor:
-        if not self.num_inputs:
+        if not self.num_standardised:
             return x
-        return torch.cat([x[:, : -self.num_inputs], self.input_statistics(x[:, -self.num_inputs :])], dim=1)
+        return torch.cat([x[:, : -self.num_standardised], self.input_statistics(x[:, -self.num_standardised :])], dim=1)
 
     def _block_inputs(
         self, graph: Data, x: Tensor, segments: Segments, condition: Tensor, rank: int | None

@@ -17,6 +17,8 @@ class DataConfig:
         outputs: point fields to predict.
         inputs: point fields that the model reads.
         conditions: per-mesh numbers that the model reads (load, material).
+        directional: those of the conditions that are vectors or symmetric tensors (xx, yy, xy); each node is also
+            given their projection on the normal of the boundary nearby.
         boundary_sets: named sets that tell boundary types apart; empty: the whole boundary is one type.
         train_split: split to train on.
         val_split: split to validate on, and to choose the best weights by.
@@ -29,6 +31,7 @@ class DataConfig:
     outputs: tuple[str, ...] = ("von_mises",)
     inputs: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
+    directional: tuple[str, ...] = ()
     boundary_sets: tuple[str, ...] = ()
     train_split: str = "train"
     val_split: str = "test"

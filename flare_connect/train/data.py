@@ -142,6 +142,7 @@ def resolve(store: MeshStore, index: int, data: DataConfig, architecture: Archit
         outputs=widths(data.outputs, mesh.point_data, "point field", False),
         inputs=widths(data.inputs, mesh.point_data, "point field", False),
         conditions=widths(data.conditions, mesh.global_data, "per-mesh number", True),
+        directional=tuple(data.directional),
         boundary_sets=tuple(data.boundary_sets),
         units={name: mesh.units[name] for name in data.outputs if name in mesh.units},
         architecture=architecture,
