@@ -64,7 +64,7 @@ class Command:
         description = f"{self.summary[0].upper()}{self.summary[1:]}.\n\n{self.details}"
         parser = ArgumentParser(prog=f"flare-connect {name}", description=description, formatter_class=Formatter)
         self.arguments(parser)
-        self.work(parser.instantiate_classes(parser.parse_args(list(arguments))))
+        self.work(parser.instantiate(parser.parse_args(list(arguments))))
         return 0
 
 
@@ -157,7 +157,8 @@ def _generate(args: "Namespace") -> None:
 def _prepare_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("folder", type=str, help="folder of mesh files")
     parser.add_argument("--out", type=str, required=True, help="file to write (.h5)")
-    parser.add_argument("--fields", type=list[str], required=True, help="fields to keep, as in '[stress,displacement]'")
+    parser.add_argument("--fields", type=str, nargs="+", required=True, help="fields to keep")
+    parser.add_argument("--val_fraction", type=float, default=0.1, help="share of the files in the split 'val'")
     parser.add_argument("--test_fraction", type=float, default=0.2, help="share of the files in the split 'test'")
     parser.add_argument("--seed", type=int, default=0, help="of the random split")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
@@ -170,6 +171,7 @@ def _prepare(args: "Namespace") -> None:
         args.folder,
         args.out,
         fields=args.fields,
+        val_fraction=args.val_fraction,
         test_fraction=args.test_fraction,
         seed=args.seed,
         overwrite=args.overwrite,
@@ -251,7 +253,7 @@ def _predict(args: "Namespace") -> None:
 
 def _plot_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("file", type=str, help="mesh file, or prepared data set (.h5)")
-    parser.add_argument("--out", type=str, required=True, help="picture to write (.png, .jpg, .svg, .pdf)")
+    parser.add_argument("--out", type=str, required=True, help="picture to write (.png, .jpg, .tif, .webp, .pdf)")
     parser.add_argument("--field", type=str, default=None, help="point or cell field; the mesh itself by default")
     parser.add_argument("--truth", type=str, default=None, help="field to compare it with")
     parser.add_argument("--displacement", type=str, default=None, help="point field that deforms the mesh")
@@ -301,10 +303,12 @@ def _device(name: str) -> Any:
 
 def _demo_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--out", type=str, default="demo", help="folder for data, model and picture")
-    parser.add_argument("--train_cells", type=int, default=160, help="cells to train on")
-    parser.add_argument("--test_cells", type=int, default=20, help="cells to test on")
-    parser.add_argument("--nodes", type=int, default=1000, help="nodes of a cell")
-    parser.add_argument("--epochs", type=int, default=40, help="passes over the training cells")
+    parser.add_argument("--train_cells", type=int, default=240, help="cells to train on")
+    parser.add_argument(
+        "--test_cells", type=int, default=30, help="cells to test on, and as many to choose the best epoch by"
+    )
+    parser.add_argument("--nodes", type=int, default=500, help="nodes of a cell")
+    parser.add_argument("--epochs", type=int, default=16, help="passes over the training cells")
 
 
 def _demo(args: "Namespace") -> None:

@@ -9,12 +9,12 @@ from flare_connect.train import DataConfig, OptimiserConfig, TrainConfig
 
 
 def write_plates(path, count=6):
-    """Plates of different sizes; the last two are the split "test"."""
+    """Plates of different sizes; the last two are the splits "val" and "test"."""
     order = np.arange(count)
     return write_store(
         path,
         (plate(4 + i, seed=i) for i in range(count)),
-        splits={"train": order[:-2], "test": order[-2:], "none": order[:0]},
+        splits={"train": order[:-2], "val": order[-2:], "test": order[-2:], "none": order[:0]},
         generator="plates",
         generator_version=1,
         seed=0,

@@ -8,7 +8,7 @@ from flare_connect.errors import MeshError
 from flare_connect.mesh.mesh import Mesh
 
 
-def cell_to_point(mesh: Mesh, name: str) -> Float[Tensor, "N *c"]:
+def cell_to_point(mesh: Mesh, name: str) -> Float[Tensor, "N ..."]:
     """Averages a cell field to the nodes: `f_n = Σ_c |c| f_c / Σ_c |c|` over the cells c that use node n.
 
     Args:

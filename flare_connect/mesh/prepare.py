@@ -1,6 +1,6 @@
 """From a folder of mesh files to one prepared data set."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,11 @@ def prepare_meshes(
     out: str | Path,
     *,
     fields: Sequence[str],
+    val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     splits: Mapping[str, Sequence[str]] | None = None,
+    global_fields: Sequence[str] | None = None,
+    units: Mapping[str, str] | None = None,
     seed: int = 0,
     overwrite: bool = False,
     progress: bool = True,
@@ -31,8 +34,12 @@ def prepare_meshes(
         out: the data set (.h5) to write, atomically.
         fields: point fields to keep; each file must have them. A field that is given on cells is averaged to the
             nodes, each cell weighted by its share of the node's volume.
-        test_fraction: share of the files, chosen at random by `seed`, that goes to the split "test"; at least one file.
+        val_fraction: share of the files, chosen at random by `seed`, that goes to the split "val", which chooses the
+            best epoch; at least one file.
+        test_fraction: likewise for the split "test", which training never sees.
         splits: instead of a random split, split name → file names.
+        global_fields: numbers of the whole mesh (field data) to keep; None keeps all. Named sets are always kept.
+        units: field name → unit, for files that do not say.
         seed: of the random split.
         overwrite: replace an existing file.
         progress: show a bar.
@@ -43,17 +50,19 @@ def prepare_meshes(
     Raises:
         MeshReadError: a file cannot be read.
         MeshError: a file lacks a field, or a field holds NaN; the message names the file.
-        StoreError: there are fewer than two files, `out` exists, or a split names an unknown file.
+        StoreError: there are fewer than three files, `out` exists, or a split names an unknown file.
     """
     out = Path(out)
     if out.exists() and not overwrite:
         raise StoreError(f"{out} exists; choose another name, delete it, or pass overwrite=True")
     paths = _paths(files)
-    chosen = _random_split(len(paths), test_fraction, seed) if splits is None else _named_split(paths, splits)
+    chosen = (
+        _random_split(len(paths), val_fraction, test_fraction, seed) if splits is None else _named_split(paths, splits)
+    )
 
     def read() -> Iterator[Mesh]:
         for path in tqdm(paths, desc="meshes", unit="mesh", disable=not progress):
-            yield _keep(load_mesh(path), fields, path)
+            yield _keep(load_mesh(path), fields, global_fields, units or {}, path)
 
     write_store(
         out,
@@ -62,7 +71,7 @@ def prepare_meshes(
         generator="prepare_meshes",
         generator_version=1,
         seed=seed,
-        parameters={"files": [path.name for path in paths], "fields": list(fields), "test_fraction": test_fraction},
+        parameters={"files": [path.name for path in paths], "fields": list(fields)},
     )
     return out
 
@@ -75,17 +84,20 @@ def _paths(files: str | Path | Sequence[str | Path]) -> list[Path]:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
     else:
         paths = [Path(path) for path in files]
-    if len(paths) < 2:
-        raise StoreError(f"{files} holds {len(paths)} mesh files; at least two are needed, to train on and to test on")
+    if len(paths) < 3:
+        raise StoreError(f"{files} holds {len(paths)} mesh files; training, validation and test need one each")
     return paths
 
 
-def _random_split(count: int, test_fraction: float, seed: int) -> dict[str, np.ndarray]:
-    if not 0 < test_fraction < 1:
-        raise StoreError(f"`test_fraction` must lie between 0 and 1, got {test_fraction}")
-    order = np.random.default_rng(seed).permutation(count)
-    num_test = min(max(round(test_fraction * count), 1), count - 1)
-    return {"train": np.sort(order[num_test:]), "test": np.sort(order[:num_test])}
+def _random_split(count: int, val_fraction: float, test_fraction: float, seed: int) -> dict[str, np.ndarray]:
+    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 < fraction < 1:
+            raise StoreError(f"`{name}` must lie between 0 and 1, got {fraction}")
+    num_val, num_test = (max(round(fraction * count), 1) for fraction in (val_fraction, test_fraction))
+    if num_val + num_test >= count:
+        raise StoreError(f"{num_val} + {num_test} of {count} files to validate and test on leave none to train on")
+    test, val, train = np.split(np.random.default_rng(seed).permutation(count), [num_test, num_test + num_val])
+    return {"train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
 
 
 def _named_split(paths: Sequence[Path], splits: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
@@ -97,8 +109,10 @@ def _named_split(paths: Sequence[Path], splits: Mapping[str, Sequence[str]]) -> 
     return {split: np.array([number[name] for name in names]) for split, names in splits.items()}
 
 
-def _keep(mesh: Mesh, fields: Sequence[str], path: Path) -> Mesh:
-    """The mesh with the wanted point fields alone, so that all meshes of a data set agree."""
+def _keep(
+    mesh: Mesh, fields: Sequence[str], global_fields: Sequence[str] | None, units: Mapping[str, str], path: Path
+) -> Mesh:
+    """The mesh with the wanted fields alone, so that all meshes of a data set agree."""
     kept = {}
     for name in fields:
         if name in mesh.point_data:
@@ -106,14 +120,22 @@ def _keep(mesh: Mesh, fields: Sequence[str], path: Path) -> Mesh:
         elif name in mesh.cell_data:
             kept[name] = cell_to_point(mesh, name)
         else:
-            known = ", ".join(map(repr, [*mesh.point_data, *mesh.cell_data])) or "none"
-            raise MeshError(f"{path} has no field {name!r}; its fields: {known}")
+            raise MeshError(f"{path} has no field {name!r}; its fields: {_listed([*mesh.point_data, *mesh.cell_data])}")
+    numbers = mesh.global_data if global_fields is None else {}
+    for name in global_fields or ():
+        if name not in mesh.global_data:
+            raise MeshError(f"{path} has no number {name!r} of the whole mesh; it has: {_listed(mesh.global_data)}")
+        numbers[name] = mesh.global_data[name]
     return Mesh.from_arrays(
         mesh.pos,
         mesh.cells,
         point_data=kept,
-        global_data=mesh.global_data,
+        global_data=numbers,
         sets=mesh.sets,
-        units={name: unit for name, unit in mesh.units.items() if name in kept},
-        periodic_pairs=getattr(mesh, "periodic_pairs", None),
+        units={name: unit for name, unit in {**mesh.units, **units}.items() if name in kept or name in numbers},
+        periodic_pairs=mesh.periodic_pairs,
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"

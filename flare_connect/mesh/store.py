@@ -4,6 +4,7 @@ A file holds packed arrays (`data`), offsets (`ptr`, one more entry than meshes)
 mesh (`rank`, -1 where a mesh has none). There is no padding; a mesh is read with one contiguous slice per array.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -84,6 +85,14 @@ class MeshStore:
         self._open()
         with self._reading(f"sample {i}"):
             return self._read(i)
+
+    @property
+    def digest(self) -> str:
+        """Tells data sets apart: a hash of the generator's parameters, statistics, sizes and splits."""
+        file = self._open()
+        parts = [file.attrs["meta"].encode(), file["ptr"][()].tobytes()]
+        parts += [name.encode() + ids.tobytes() for name, ids in sorted(self.splits.items())]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
     def split(self, name: str) -> Int[np.ndarray, " n"]:
         """Returns the samples of one split.

@@ -152,13 +152,15 @@ def _boundary_layer(mesh: Mesh, boundary: Tensor, half_size: float) -> Float[Ten
         return torch.cat([far, torch.zeros(mesh.num_nodes, 1 + dim, dtype=torch.float64)], dim=1)
     normals = torch.zeros(mesh.num_nodes, dim, dtype=torch.float64)
     normals[mesh.boundary_nodes] = mesh.boundary_normals.double()
-    images, normals = _periodic_images(mesh, mesh.pos[boundary].double().numpy(), normals[boundary].numpy())
+    images, image_normals = _periodic_images(mesh, mesh.pos[boundary].double().numpy(), normals[boundary].numpy())
     count = min(_NUM_BLENDED, len(images))
     distance, nearest = cKDTree(images).query(mesh.pos.double().numpy(), k=[*range(1, count + 1)])
     reach = distance[:, -1:] + 1e-12
     # Shepard weights, zero at the farthest neighbour: continuous, and the same however the nodes are numbered.
     weights = (reach - distance) / (distance + 1e-3 * reach)
-    blended = np.einsum("nk,nkd->nd", weights / np.maximum(weights.sum(1, keepdims=True), 1e-12), normals[nearest])
+    blended = np.einsum(
+        "nk,nkd->nd", weights / np.maximum(weights.sum(1, keepdims=True), 1e-12), image_normals[nearest]
+    )
     scaled = distance[:, :1] / half_size
     return torch.from_numpy(np.concatenate([scaled, np.exp(-scaled / _BOUNDARY_LAYER), blended], axis=1))
 

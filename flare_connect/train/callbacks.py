@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from torch import Tensor
 
 from flare_connect.files import write_atomically
@@ -40,6 +40,16 @@ class WarmAveraging(WeightAveraging):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Bring the weights in training back."""
         super().on_validation_epoch_end(trainer, pl_module)
+
+
+class Progress(TQDMProgressBar):
+    """A bar an epoch, with the losses and nothing else."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Without the logger's version number, which is no number here."""
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        return shown
 
 
 class BestModel(L.Callback):

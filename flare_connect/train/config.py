@@ -21,7 +21,7 @@ class DataConfig:
             given their projection on the normal of the boundary nearby.
         boundary_sets: named sets that tell boundary types apart; empty: the whole boundary is one type.
         train_split: split to train on.
-        val_split: split to validate on, and to choose the best weights by.
+        val_split: split to validate on, and to choose the best weights by; not the one that is reported in the end.
         batch_size: meshes a step.
         in_memory: compute the graphs once and keep them; switch off for data larger than memory.
         num_workers: processes that make graphs in the background when they are not kept in memory.
@@ -34,7 +34,7 @@ class DataConfig:
     directional: tuple[str, ...] = ()
     boundary_sets: tuple[str, ...] = ()
     train_split: str = "train"
-    val_split: str = "test"
+    val_split: str = "val"
     batch_size: int = 8
     in_memory: bool = True
     num_workers: int = 0

@@ -119,7 +119,7 @@ class MeshDataModule(L.LightningDataModule):
         indices = self.store.split(name)
         if len(indices) == 0:
             raise InputError(f"the split {name!r} of {self.config.path} is empty")
-        return indices
+        return indices.tolist()
 
 
 def resolve(store: MeshStore, index: int, data: DataConfig, architecture: Architecture) -> FlareConnectConfig:

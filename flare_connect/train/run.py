@@ -5,15 +5,18 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from flare_connect.errors import ConfigError
 from flare_connect.files import write_atomically
+from flare_connect.mesh import MeshStore
 from flare_connect.models import FlareConnect
 
-from .callbacks import BestModel, History, WarmAveraging
+from .callbacks import BestModel, History, Progress, WarmAveraging
 from .checkpoint import LastCheckpoint, SafeCheckpointIO
 from .config import TrainConfig
 from .data import MeshDataModule
@@ -54,7 +57,8 @@ def fit(config: TrainConfig, *, resume: bool = True) -> TrainResult:
         CheckpointError: if the checkpoint to resume from is damaged.
     """
     folder = Path(config.output)
-    _claim(folder, config, resume)
+    with MeshStore(config.data.path) as store:
+        _claim(folder, config.what_matters() | {"data set digest": store.digest}, resume)
     L.seed_everything(config.seed, verbose=False)
     data = MeshDataModule(config.data, config.model, seed=config.seed, progress=config.progress)
     model = FlareConnect(data.model_config)
@@ -81,8 +85,16 @@ def _trainer(config: TrainConfig, folder: Path, best: BestModel) -> L.Trainer:
     if config.optimiser.ema_decay:
         callbacks.append(WarmAveraging(config.optimiser.ema_decay))
     callbacks += [History(folder / METRICS), LastCheckpoint(folder / CHECKPOINTS, config.checkpoint_every)]
+    if config.progress:
+        callbacks.append(Progress())
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    on_cpu = config.accelerator == "cpu" or not torch.cuda.is_available()
+    if on_cpu:
+        # Only uninitialised memory could make a difference here, and nothing of ours reads any.
+        torch.utils.deterministic.fill_uninitialized_memory = False
     return L.Trainer(
+        # On the CPU repeatable sums cost little, and a resumed run ends with the very weights of an unbroken one.
+        deterministic=on_cpu,
         accelerator=config.accelerator,
         devices=config.devices,
         max_epochs=config.optimiser.epochs,
@@ -100,12 +112,12 @@ def _trainer(config: TrainConfig, folder: Path, best: BestModel) -> L.Trainer:
     )
 
 
-def _claim(folder: Path, config: TrainConfig, resume: bool) -> None:
+def _claim(folder: Path, what_matters: dict[str, Any], resume: bool) -> None:
     """Make the folder this run's own, or find that it is."""
     settings = folder / SETTINGS
     if settings.is_file():
         known = json.loads(settings.read_text())
-        ours = json.loads(json.dumps(config.what_matters()))
+        ours = json.loads(json.dumps(what_matters))
         differing = sorted(_differences(known, ours))
         if differing:
             raise ConfigError(
@@ -116,7 +128,7 @@ def _claim(folder: Path, config: TrainConfig, resume: bool) -> None:
             raise ConfigError(f"{folder} holds a run already: choose another output folder, resume, or delete it")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(settings, json.dumps(config.what_matters(), indent=2, sort_keys=True).encode() + b"\n")
+    write_atomically(settings, json.dumps(what_matters, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def _differences(known: dict, ours: dict, prefix: str = "") -> list[str]:

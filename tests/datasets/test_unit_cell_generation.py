@@ -16,7 +16,9 @@ from flare_connect.mesh import MeshStore
 from flare_datasets.unit_cells import UnitCellConfig, generate, generate_sample
 from flare_datasets.unit_cells import sample as sample_module
 
-CONFIG = UnitCellConfig(num_train=4, num_test=2, num_shift=2, num_nodes=(400, 500), shift_holes=(5, 7), seed=11)
+CONFIG = UnitCellConfig(
+    num_train=4, num_test=2, num_shift=2, num_val=0, num_nodes=(400, 500), shift_holes=(5, 7), seed=11
+)
 
 
 def contents(path: Path) -> dict:
@@ -164,7 +166,7 @@ def _session(leader: int) -> list[int]:
 
 def test_existing_file_is_kept_or_refused(made, tmp_path, monkeypatch):
     path = tmp_path / "again.h5"
-    small = dataclasses.replace(CONFIG, num_train=1, num_test=0, num_shift=0)
+    small = dataclasses.replace(CONFIG, num_train=1, num_test=0, num_shift=0, num_val=0)
     generate(path, small, num_workers=0, progress=False)
     before = path.stat()
     generate(path, small, num_workers=0, progress=False)
@@ -188,7 +190,7 @@ def test_failed_sample_is_drawn_again_and_reported(tmp_path, monkeypatch, caplog
             raise MeshError("on purpose")
         return solve(*args, **kwargs)
 
-    small = dataclasses.replace(CONFIG, num_train=2, num_test=0, num_shift=0)
+    small = dataclasses.replace(CONFIG, num_train=2, num_test=0, num_shift=0, num_val=0)
     first = generate_sample(small, 0)
     monkeypatch.setattr(sample_module, "solve", fail_once)
     path = generate(tmp_path / "retried.h5", small, num_workers=0, progress=False)

@@ -140,7 +140,7 @@ def test_holes_that_touch_are_refused():
     ("settings", "says"),
     [
         ({"num_train": -1}, "`num_train`.*-1"),
-        ({"num_train": 0, "num_test": 0, "num_shift": 0}, "all 0"),
+        ({"num_train": 0, "num_test": 0, "num_shift": 0, "num_val": 0}, "all 0"),
         ({"num_nodes": 10}, "`num_nodes`.*10"),
         ({"num_nodes": (3_000, 1_000)}, "`num_nodes`"),
         ({"num_holes": (0, 2)}, "`num_holes`"),

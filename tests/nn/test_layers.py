@@ -59,7 +59,7 @@ def test_every_weight_is_trained(options):
 
 
 def test_quadrature_weights_make_the_answer_independent_of_where_nodes_crowd():
-    """The gather becomes an integral: a graded fine grid agrees with a uniform coarse one, without weights it does not."""
+    """The gather becomes an integral: a graded fine grid agrees with a coarse one; unweighted it does not."""
     layer, basis = attention(), torch.randn(3, C).double()
     probe = torch.tensor([[0.3, 0.8, 1.0]]).double() @ basis
 

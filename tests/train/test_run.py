@@ -185,7 +185,7 @@ def test_peak_error_and_mean_error_by_hand():
         """Predicts 2 everywhere; its training mean is 1."""
 
         class config:
-            outputs = {"stress": 1}  # noqa: RUF012
+            outputs = {"stress": 1}
 
         class output_statistics:
             mean = torch.tensor([1.0])

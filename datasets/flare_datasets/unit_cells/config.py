@@ -9,7 +9,7 @@ from typing import Any
 from flare_connect.errors import ConfigError
 
 SHAPES = ("circle", "ellipse", "slot")
-SPLITS = ("train", "test", "shift")
+SPLITS = ("train", "test", "shift", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +22,11 @@ class UnitCellConfig:
     Args:
         num_train: samples of the split "train".
         num_test: samples of the split "test", drawn from the same distribution as "train".
+        num_val: samples of the split "val", likewise; they choose the best epoch, so that "test" stays unseen.
         num_shift: samples of the split "shift": the same physics with `shift_holes` holes. The samples of a split do
             not change when another split grows.
         num_nodes: mesh vertices aimed at, met within 15 %; one number, or (least, most) to draw from evenly.
-        num_holes: (least, most) holes of a cell in "train" and "test".
+        num_holes: (least, most) holes of a cell in "train", "val" and "test".
         shift_holes: (least, most) holes of a cell in "shift".
         porosity: (least, most) void fraction; the holes' areas add up to a value drawn from it.
         shapes: which of "circle", "ellipse", "slot" to draw from.
@@ -50,6 +51,7 @@ class UnitCellConfig:
 
     num_train: int = 1_000
     num_test: int = 200
+    num_val: int = 100
     num_shift: int = 200
     num_nodes: int | tuple[int, int] = 2_000
     num_holes: tuple[int, int] = (1, 4)
@@ -78,7 +80,12 @@ class UnitCellConfig:
     @property
     def num_samples(self) -> int:
         """Samples of all splits together."""
-        return self.num_train + self.num_test + self.num_shift
+        return sum(self.counts)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Samples of each split, in the order of `SPLITS` and of the file."""
+        return (self.num_train, self.num_test, self.num_shift, self.num_val)
 
     @property
     def node_range(self) -> tuple[int, int]:
@@ -92,7 +99,7 @@ class UnitCellConfig:
             ConfigError: there is no such sample.
         """
         place = index
-        for split, count in zip(SPLITS, (self.num_train, self.num_test, self.num_shift), strict=True):
+        for split, count in zip(SPLITS, self.counts, strict=True):
             if 0 <= place < count:
                 return split, place
             place -= count
@@ -107,10 +114,12 @@ class UnitCellConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def _check_counts(self) -> None:
-        for name in ("num_train", "num_test", "num_shift", "seed"):
+        for name in ("num_train", "num_test", "num_shift", "num_val", "seed"):
             _check_integer(name, getattr(self, name), 0)
         if self.num_samples == 0:
-            raise ConfigError("`num_train`, `num_test` and `num_shift` are all 0: ask for one sample or more")
+            raise ConfigError(
+                "`num_train`, `num_test`, `num_shift` and `num_val` are all 0: ask for one sample or more"
+            )
         if isinstance(self.num_nodes, tuple):
             _check_range("num_nodes", self.num_nodes, 200, 200_000, integer=True)
         else:
@@ -127,7 +136,7 @@ class UnitCellConfig:
         _check_number("close_pair_probability", self.close_pair_probability, 0.0, 1.0)
         _check_number("crossing_probability", self.crossing_probability, 0.0, 1.0)
         _check_range("close_gap", self.close_gap, self.min_gap, 0.2, low_name="`min_gap`")
-        used = [self.num_holes] if self.num_train + self.num_test else []
+        used = [self.num_holes] if self.num_train + self.num_test + self.num_val else []
         used += [self.shift_holes] if self.num_shift else []
         for low, high in used:
             for num_holes in range(low, high + 1):

@@ -37,7 +37,7 @@ def generate(
     progress: bool = True,
     overwrite: bool = False,
 ) -> Path:
-    """Make a data set of unit cells, one HDF5 file with the splits "train", "test" and "shift" (those not empty).
+    """Make a data set of unit cells, one HDF5 file with the splits "train", "test", "shift" and "val" (those not empty).
 
     Finished samples are kept in `<path>.parts` until the file is written: call again after an interruption, whatever it
     was, and generation goes on from there. The result does not depend on interruptions or on the number of workers.
@@ -125,7 +125,7 @@ def _open_parts(folder: Path, parameters: dict, overwrite: bool) -> MeshParts:
 
 
 def _splits(config: UnitCellConfig) -> dict[str, np.ndarray]:
-    ends = np.cumsum([config.num_train, config.num_test, config.num_shift])
+    ends = np.cumsum(config.counts)
     starts = [0, *ends[:-1]]
     return {name: np.arange(a, b) for name, a, b in zip(SPLITS, starts, ends, strict=True) if b > a}
 
