@@ -45,7 +45,7 @@ docs: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.base
-	$(BIN)/python -m kernels.benchmarks.mixer
+	$(BIN)/python kernels/benchmarks/mixer.py
 
 clean:
 	rm -rf $(VENV) site demo

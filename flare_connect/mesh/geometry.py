@@ -69,10 +69,13 @@ def facet_vectors(pos: np.ndarray, nodes: np.ndarray, kind: CellKind) -> np.ndar
     return np.einsum("fsd,sk->fkd", vectors, kind.shares)
 
 
-def boundary_normals(pos: np.ndarray, cells: Mapping[str, np.ndarray], boundary: Boundary) -> np.ndarray:
+def boundary_normals(
+    pos: np.ndarray, cells: Mapping[str, np.ndarray], boundary: Boundary, part_of: np.ndarray | None = None
+) -> np.ndarray:
     """Returns unit outward normals at the boundary nodes `[Nb, dim]`, in the order of `boundary.node_ids()`.
 
-    Where the facets at a node cancel (a thin sheet seen from both sides) the largest facet decides.
+    Where the facets at a node cancel (a thin sheet seen from both sides) the largest facet decides. `part_of [N]`
+    marks nodes: only facets between marked nodes count then, and a node without such a facet has normal zero.
     """
     ids = boundary.node_ids()
     dim = pos.shape[1]
@@ -88,8 +91,9 @@ def boundary_normals(pos: np.ndarray, cells: Mapping[str, np.ndarray], boundary:
                 rows = boundary.owner_kind[facet_kind] == index
                 cell = cells[names[index]][boundary.owner[facet_kind][rows]]
                 part[rows] = _embedded_vectors(pos, nodes[rows], kind, cell, kind_of(names[index]))
-        owners.append(nodes.reshape(-1))
-        vectors.append(part.reshape(-1, dim))
+        counts = slice(None) if part_of is None else part_of[nodes].all(1)
+        owners.append(nodes[counts].reshape(-1))
+        vectors.append(part[counts].reshape(-1, dim))
     if not owners:
         return np.zeros((0, dim))
     where = np.searchsorted(ids, np.concatenate(owners))
@@ -99,7 +103,7 @@ def boundary_normals(pos: np.ndarray, cells: Mapping[str, np.ndarray], boundary:
     length = np.linalg.norm(normal, axis=1)
     largest = np.zeros(len(ids))
     np.maximum.at(largest, where, size)
-    for i in np.flatnonzero(length <= 1e-9 * largest):
+    for i in np.flatnonzero((length <= 1e-9 * largest) & (largest > 0)):
         rows = np.flatnonzero(where == i)
         normal[i] = vector[rows[np.argmax(size[rows])]]
         length[i] = np.linalg.norm(normal[i])

@@ -239,6 +239,22 @@ class Mesh(Data):
         """
         return self._derived("boundary_normals", lambda m: geometry.boundary_normals(m.pos, m.cells, m.boundary))
 
+    def normals_on(self, nodes: Int[Tensor, " K"]) -> Float[Tensor, "K dim"]:
+        """Unit outward normals of one part of the boundary, at its own nodes `[K, dim]`.
+
+        Only facets between these nodes count, so that where two parts meet (a hole and a side) each has its own
+        normal. A node without such a facet has the normal of the whole boundary; an inner node has zero.
+        """
+        marked = np.zeros(self.num_nodes, dtype=bool)
+        marked[nodes.numpy()] = True
+        arrays = self._arrays()
+        own = geometry.boundary_normals(arrays.pos, arrays.cells, arrays.boundary, marked)
+        whole = self.boundary_normals.numpy()
+        found = np.where(np.any(own != 0, axis=1, keepdims=True), own, whole)
+        normals = np.zeros((self.num_nodes, self.dim))
+        normals[self.boundary_nodes.numpy()] = found
+        return torch.from_numpy(normals)[nodes]
+
     @property
     def component(self) -> Int[Tensor, " N"]:
         """Connected component of each node `[N]`, ids by size descending; -1 for nodes that no cell uses."""

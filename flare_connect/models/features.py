@@ -150,9 +150,8 @@ def _boundary_layer(mesh: Mesh, boundary: Tensor, half_size: float) -> Float[Ten
     if len(boundary) == 0:
         far = torch.ones(mesh.num_nodes, 1, dtype=torch.float64)
         return torch.cat([far, torch.zeros(mesh.num_nodes, 1 + dim, dtype=torch.float64)], dim=1)
-    normals = torch.zeros(mesh.num_nodes, dim, dtype=torch.float64)
-    normals[mesh.boundary_nodes] = mesh.boundary_normals.double()
-    images, image_normals = _periodic_images(mesh, mesh.pos[boundary].double().numpy(), normals[boundary].numpy())
+    points = mesh.pos[boundary].double().numpy()
+    images, image_normals = _periodic_images(mesh, points, mesh.normals_on(boundary).numpy())
     count = min(_NUM_BLENDED, len(images))
     distance, nearest = cKDTree(images).query(mesh.pos.double().numpy(), k=[*range(1, count + 1)])
     reach = distance[:, -1:] + 1e-12

@@ -37,7 +37,7 @@ def generate(
     progress: bool = True,
     overwrite: bool = False,
 ) -> Path:
-    """Make a data set of unit cells, one HDF5 file with the splits "train", "test", "shift" and "val" (those not empty).
+    """Make a data set of unit cells, one HDF5 file with the non-empty splits of "train", "test", "shift" and "val".
 
     Finished samples are kept in `<path>.parts` until the file is written: call again after an interruption, whatever it
     was, and generation goes on from there. The result does not depend on interruptions or on the number of workers.

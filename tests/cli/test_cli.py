@@ -1,0 +1,133 @@
+"""The command line, in this process: what it prints, what it writes, and one sentence for each mistake."""
+
+import json
+
+import pytest
+from fixtures_meshes import plate
+from fixtures_runs import write_plates
+
+import flare_connect as fc
+from flare_connect.cli import COMMANDS, main
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+
+TRAIN = ["--model.channels", "16", "--model.num_blocks", "1", "--model.num_latents", "4", "--optimiser.epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data set, and a model trained on it by the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_plates(folder / "plates.h5")
+    data = ["--data.path", str(folder / "plates.h5"), "--data.outputs", "[stress]", "--data.conditions", "[load]"]
+    quiet = ["--accelerator", "cpu", "--progress", "false"]
+    assert main(["train", *data, *TRAIN, "--output", str(folder / "run"), *quiet]) == 0
+    return folder
+
+
+def test_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text and command.summary in text for name, command in COMMANDS.items())
+    assert main([]) == 2
+    assert main(["--version"]) == 0
+    assert fc.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert COMMANDS[name].details.split("\n")[0] in capsys.readouterr().out
+
+
+def test_info_of_a_mesh_and_of_a_data_set(folder, tmp_path, capsys):
+    plate().save(tmp_path / "plate.vtu")
+    assert main(["info", str(tmp_path / "plate.vtu")]) == 0
+    assert "triangle" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "plate.vtu"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["nodes"] == plate().num_nodes
+    assert main(["info", str(folder / "plates.h5")]) == 0
+    assert "train: 4" in capsys.readouterr().out
+
+
+def test_train_evaluate_predict_plot(folder, tmp_path, capsys):
+    model, data = str(folder / "run"), str(folder / "plates.h5")
+    assert main(["evaluate", "--model", model, "--data", data, "--json", str(tmp_path / "e.json")]) == 0
+    assert "stress" in capsys.readouterr().out
+    found = json.loads((tmp_path / "e.json").read_text())["fields"]["stress"]
+    assert 0 < found["rel_l2"] < 10
+    mesh = plate()
+    mesh.save(tmp_path / "plate.vtu")
+    out = tmp_path / "out.vtu"
+    arguments = ["predict", str(tmp_path / "plate.vtu"), "--model", model, "--out", str(out)]
+    assert main([*arguments, "--picture", str(tmp_path / "p.png")]) == 0
+    assert {"stress", "stress_predicted"} <= set(fc.load_mesh(out).point_data)
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+    assert main(["plot", data, "--sample", "1", "--model", model, "--out", str(tmp_path / "q.png")]) == 0
+    assert main(["plot", str(tmp_path / "plate.vtu"), "--field", "stress", "--out", str(tmp_path / "r.png")]) == 0
+    assert main(["plot", str(tmp_path / "plate.vtu"), "--out", str(tmp_path / "s.png")]) == 0
+
+
+def test_prepare_a_folder_of_files(tmp_path, capsys):
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    for i in range(5):
+        plate(4 + i, seed=i).save(meshes / f"{i}.vtu")
+    out = str(tmp_path / "mine.h5")
+    assert main(["prepare", str(meshes), "--out", out, "--fields", "stress", "displacement"]) == 0
+    assert "3 train" in capsys.readouterr().out
+    store = fc.MeshStore(out)
+    assert sorted(i for name in ("train", "val", "test") for i in store.split(name)) == [0, 1, 2, 3, 4]
+    assert set(store[0].point_data) == {"stress", "displacement"}
+    assert main(["prepare", str(meshes), "--out", out, "--fields", "stress"]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main(["prepare", str(meshes), "--out", str(tmp_path / "x.h5"), "--fields", "heat"]) == 2
+    assert "has no field 'heat'; its fields: 'stress', 'displacement'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "nowhere.vtu"], "nowhere.vtu"),
+        (["info", "nowhere.h5"], "nowhere.h5"),
+        (["info", "file.xyz"], ".xyz"),
+        (["paint"], "unknown command 'paint'; commands: info, generate"),
+        (["evaluate", "--model", "nowhere", "--data", "x.h5"], "nowhere is no folder"),
+        (["plot", "nowhere.h5", "--out", "x.png"], "nowhere.h5"),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.xyz").write_text("nothing")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data.path", "x.h5", "--output", "o", "--modle.channels", "3"], "modle"),
+        (["train", "--data.path", "x.h5", "--output", "o", "--model.channels", "thirty"], "channels"),
+        (["train", "--data.path", "x.h5", "--output", "o", "--model.channels", "30"], "try 32 channels"),
+        (["train", "--output", "o"], "data.path"),
+    ],
+)
+def test_wrong_settings_are_refused_before_work(arguments, message, capsys):
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_key_in_a_settings_file(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("data: {path: x.h5, colour: red}\noutput: o\n")
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(tmp_path / "c.yaml")])
+    assert "colour" in capsys.readouterr().err
