@@ -1,13 +1,10 @@
 """Meshes to and from PyVista and meshio, and into files. The two libraries are imported on first use."""
 
 import json
-import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
-from io import StringIO
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +16,7 @@ from flare_connect.errors import MeshError
 from flare_connect.mesh.cells import CELL_KINDS, OTHER_VTK_TYPES, VTK_KINDS
 from flare_connect.mesh.geometry import signed_measure
 from flare_connect.mesh.mesh import Mesh, NamedSet
+from flare_connect.mesh.quiet import quiet
 
 SET_PREFIX = "set:"
 _UNITS = "flare_connect:units"
@@ -256,31 +254,6 @@ def save(mesh: Mesh, path: str | Path) -> None:
             raise MeshError(f"cannot write {path.name!r}: the writer left no file")
         for file in written:
             os.replace(file, path.parent / file.name)
-
-
-@contextmanager
-def quiet() -> Iterator[Callable[[], str]]:
-    """Keeps VTK's and meshio's messages off the screen; yields a function that returns VTK's."""
-    with ExitStack() as stack:
-        messages: Callable[[], str] = str
-        with suppress(ImportError):  # meshio works without VTK
-            from vtkmodules.vtkCommonCore import vtkLogger, vtkOutputWindow, vtkStringOutputWindow
-
-            before, window = vtkOutputWindow.GetInstance(), vtkStringOutputWindow()
-            vtkOutputWindow.SetInstance(window)
-            stack.callback(vtkOutputWindow.SetInstance, before)
-            stack.callback(vtkLogger.SetStderrVerbosity, vtkLogger.GetCurrentVerbosityCutoff())
-            vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
-            messages = lambda: window.GetOutput() or ""  # noqa: E731
-        # PyVista calls logging.error, which without a handler would set up logging for the whole program
-        silent = logging.NullHandler()
-        logging.getLogger().addHandler(silent)
-        stack.callback(logging.getLogger().removeHandler, silent)
-        stack.enter_context(redirect_stdout(StringIO()))
-        stack.enter_context(redirect_stderr(StringIO()))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        yield messages
 
 
 # Helpers of reading

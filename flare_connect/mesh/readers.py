@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from flare_connect.errors import MeshError, MeshReadError
-from flare_connect.mesh.convert import from_meshio, from_pyvista, quiet
+from flare_connect.mesh.convert import from_meshio, from_pyvista
 from flare_connect.mesh.mesh import Mesh
+from flare_connect.mesh.quiet import quiet
 
 # which library reads a format best; the other one is tried if it fails (measured on real files)
 _PYVISTA = (

@@ -20,6 +20,7 @@ from jaxtyping import Int
 
 from flare_connect.errors import StoreError
 from flare_connect.mesh.mesh import Entity, Mesh, NamedSet
+from flare_connect.mesh.moments import Moments
 
 FORMAT = "flare_connect.MeshStore"
 FORMAT_VERSION = 1
@@ -120,7 +121,7 @@ class MeshStore:
         indices = self.split(split)
         if split == "train" and self._train_statistics is not None:
             return self._train_statistics
-        moments = _Moments()
+        moments = Moments()
         packed = self._packed()
         with self._reading(f"split {split!r}"):
             for i in indices:
@@ -256,7 +257,7 @@ def write_store(
     try:
         with h5py.File(temporary, "w") as file:
             writer = _Writer(file)
-            moments = _Moments()
+            moments = Moments()
             for i, mesh in enumerate(meshes):
                 writer.add(mesh)
                 if i in train:
@@ -439,38 +440,6 @@ def _difference(sample: int, part: str, first: Any, other: Any) -> str:
                 f" {first[name][0]} and {first[name][1]}; {mend} widths and types"
             )
     return f"sample {sample}: {part} is in another order"  # pragma: no cover - dicts compare without order
-
-
-class _Moments:
-    """Mean, std and rms of fields that arrive piece by piece, in float64 (Chan's update: no cancellation)."""
-
-    def __init__(self) -> None:
-        self._state: dict[str, tuple[float, np.ndarray, np.ndarray]] = {}
-
-    def add(self, name: str, values: np.ndarray, *, sample: bool) -> None:
-        rows = np.asarray(values, dtype=np.float64).reshape(1 if sample else len(values), -1)
-        if not rows.size:
-            return
-        count, mean = float(len(rows)), rows.mean(0)
-        squares = ((rows - mean) ** 2).sum(0)
-        if name in self._state:
-            n, m, s = self._state[name]
-            total, delta = n + count, mean - m
-            squares = s + squares + delta**2 * (n * count / total)
-            mean = m + delta * (count / total)
-            count = total
-        self._state[name] = (count, mean, squares)
-
-    def result(self) -> dict[str, dict[str, list[float]]]:
-        out = {}
-        for name, (count, mean, squares) in self._state.items():
-            variance = squares / count
-            out[name] = {
-                "mean": mean.tolist(),
-                "std": np.sqrt(variance).tolist(),
-                "rms": np.sqrt(variance + mean**2).tolist(),
-            }
-        return out
 
 
 def _open(path: Path) -> h5py.File:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flare_connect.errors import InputError
+from flare_connect.mesh.moments import Moments
 
 
 class Standardiser(nn.Module):
@@ -38,24 +39,13 @@ class Standardiser(nn.Module):
         Raises:
             InputError: if there are no rows.
         """
-        count, mean, square = 0, torch.zeros_like(self.mean, dtype=torch.float64), None
+        moments = Moments()
         for part in parts:
-            part = part.detach().double().to(mean.device)
-            # Chan's update of mean and squared deviations: no cancellation however far the mean is from zero.
-            number = len(part)
-            if number == 0:
-                continue
-            part_mean = part.mean(0)
-            part_square = (part - part_mean).square().sum(0)
-            delta = part_mean - mean
-            square = (
-                part_square + (0 if square is None else square) + delta.square() * count * number / (count + number)
-            )
-            count += number
-            mean = mean + delta * number / count
-        if square is None:
+            moments.add("x", part.detach().cpu().numpy())
+        found = moments.result()
+        if not found:
             raise InputError("the training split holds no nodes to compute statistics from")
-        std = (square / count).sqrt()
+        mean, std = (torch.tensor(found["x"][key], dtype=torch.float64) for key in ("mean", "std"))
         constant = std <= 1e-6 * mean.abs().clamp_min(1e-30)
         self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(constant, 1.0))

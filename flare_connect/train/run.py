@@ -91,7 +91,7 @@ def _trainer(config: TrainConfig, folder: Path, best: BestModel) -> L.Trainer:
     on_cpu = config.accelerator == "cpu" or not torch.cuda.is_available()
     if on_cpu:
         # Only uninitialised memory could make a difference here, and nothing of ours reads any.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return L.Trainer(
         # On the CPU repeatable sums cost little, and a resumed run ends with the very weights of an unbroken one.
         deterministic=on_cpu,
