@@ -11,9 +11,9 @@ class Moments:
 
     def add(self, name: str, values: np.ndarray, *, sample: bool = False) -> None:
         """Takes rows `[n, c]` of a field, or the numbers of one sample as a single row."""
-        rows = np.asarray(values, dtype=np.float64).reshape(1 if sample else len(values), -1)
-        if not rows.size:
+        if not np.size(values):
             return
+        rows = np.asarray(values, dtype=np.float64).reshape(1 if sample else len(values), -1)
         count, mean = float(len(rows)), rows.mean(0)
         squares = ((rows - mean) ** 2).sum(0)
         if name in self._state:
