@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from flare_connect.errors import StoreError
+from flare_connect.mesh.arrays import host
 from flare_connect.mesh.mesh import Mesh, NamedSet
 
 _MANIFEST = "manifest.json"
@@ -138,14 +139,14 @@ def _is_whole(path: Path) -> bool:
 
 def _encode(mesh: Mesh) -> dict[str, np.ndarray]:
     """Flattens a mesh into arrays `a0`, `a1`, … and an index in JSON, so that a field may have any name."""
-    entries: list[tuple[list[str], np.ndarray]] = [(["pos"], _host(mesh.pos))]
+    entries: list[tuple[list[str], np.ndarray]] = [(["pos"], host(mesh.pos))]
     for container in ("cells", "point_data", "global_data"):
-        entries += [([container, name], _host(values)) for name, values in getattr(mesh, container).items()]
+        entries += [([container, name], host(values)) for name, values in getattr(mesh, container).items()]
     for name, blocks in mesh.cell_data.items():
-        entries += [(["cell_data", name, kind], _host(values)) for kind, values in blocks.items()]
-    entries += [(["sets", name, named.entity], _host(named.ids)) for name, named in mesh.sets.items()]
+        entries += [(["cell_data", name, kind], host(values)) for kind, values in blocks.items()]
+    entries += [(["sets", name, named.entity], host(named.ids)) for name, named in mesh.sets.items()]
     if mesh.periodic_pairs is not None:
-        entries.append((["periodic_pairs"], _host(mesh.periodic_pairs)))
+        entries.append((["periodic_pairs"], host(mesh.periodic_pairs)))
     index = json.dumps({"paths": [path for path, _ in entries], "units": mesh.units})
     return {f"a{i}": array for i, (_, array) in enumerate(entries)} | {"index": np.array(index)}
 
@@ -164,7 +165,3 @@ def _decode(arrays: Any) -> Mesh:
         else:
             given[container][names[0]] = array
     return Mesh.from_arrays(given.pop("pos"), given.pop("cells"), **given, units=index["units"], allow_nonfinite=True)
-
-
-def _host(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()

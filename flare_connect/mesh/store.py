@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Int
 
 from flare_connect.errors import StoreError
+from flare_connect.mesh.arrays import host
 from flare_connect.mesh.mesh import Entity, Mesh, NamedSet
 from flare_connect.mesh.moments import Moments
 
@@ -262,9 +263,9 @@ def write_store(
                 writer.add(mesh)
                 if i in train:
                     for name, values in mesh.point_data.items():
-                        moments.add(name, _host(values), sample=False)
+                        moments.add(name, host(values), sample=False)
                     for name, values in mesh.global_data.items():
-                        moments.add(name, _host(values), sample=True)
+                        moments.add(name, host(values), sample=True)
             writer.finish()
             for name, ids in split_ids.items():
                 if len(ids) and (ids.min() < 0 or ids.max() >= writer.count):
@@ -370,26 +371,26 @@ class _Writer:
 
     def add(self, mesh: Mesh) -> None:
         self._check(mesh)
-        self._append("pos", _host(mesh.pos), 0, own_ptr=False)
+        self._append("pos", host(mesh.pos), 0, own_ptr=False)
         for rank, (name, values) in enumerate(mesh.point_data.items()):
-            self._append(f"point_data/{_key(name)}", _host(values), rank, own_ptr=False)
+            self._append(f"point_data/{_key(name)}", host(values), rank, own_ptr=False)
         for rank, (name, values) in enumerate(mesh.global_data.items()):
-            self._append(f"global_data/{_key(name)}", _host(values), rank)
+            self._append(f"global_data/{_key(name)}", host(values), rank)
         for rank, (kind, nodes) in enumerate(mesh.cells.items()):
-            self._append(f"cells/{_key(kind)}", _host(nodes), rank)
+            self._append(f"cells/{_key(kind)}", host(nodes), rank)
         rank = 0
         for name, blocks in mesh.cell_data.items():
             for kind, values in blocks.items():
-                array = _host(values)
+                array = host(values)
                 key = _key(json.dumps([name, kind, array.dtype.str, array.shape[1:]]))
                 self._append(f"cell_data/{key}", array, rank, name=name, kind=kind)
                 rank += 1
         for rank, (name, named) in enumerate(mesh.sets.items()):
-            ids = _host(named.ids)
+            ids = host(named.ids)
             key = _key(json.dumps([name, named.entity, ids.shape[1:]]))
             self._append(f"sets/{key}", ids, rank, name=name, entity=named.entity)
         if mesh.periodic_pairs is not None:
-            self._append("other/periodic_pairs", _host(mesh.periodic_pairs).T, 0)
+            self._append("other/periodic_pairs", host(mesh.periodic_pairs).T, 0)
         self._ptr.append(self._ptr[-1] + int(mesh.num_nodes))
 
     def finish(self) -> None:
@@ -476,10 +477,6 @@ def _check_overlap(splits: Mapping[str, np.ndarray]) -> None:
                     f"{len(shared)} samples are both in 'train' and in {name!r} (first: {shared[0]}); a model would be"
                     " tested on what it was trained on"
                 )
-
-
-def _host(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
 
 
 def _key(name: str) -> str:

@@ -1,7 +1,7 @@
 """Speed and memory of the mixer, in one run: implementations side by side, and the physical bound of the case.
 
 Run from the repository: `python kernels/benchmarks/mixer.py [--quick] [--out FILE]`. Refuses to write a row whose
-correctness check is red. Rows as docs/conventions.md describes results.
+correctness check is red. A row names the case, its sizes, milliseconds (median), the bound and the machine.
 """
 
 import argparse
