@@ -4,16 +4,18 @@ Everything here follows from the mesh alone, so it is computed once a mesh, not 
 """
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from flare_connect.errors import InputError
 from flare_connect.mesh import Mesh
+from flare_kernels import Segments
 
 from .config import FlareConnectConfig
 
@@ -92,6 +94,23 @@ def build_graph(mesh: Mesh, config: FlareConnectConfig, *, with_targets: bool = 
     if with_targets:
         graph.y = torch.cat([_columns(mesh.point_data[name]) for name in config.outputs], dim=1).float()
     return graph
+
+
+def collate(graphs: Sequence[Data]) -> Batch:
+    """A batch of graphs that knows the size of each on the host, so that no layer waits for the device to tell."""
+    batch = Batch.from_data_list(list(graphs))
+    batch.lengths = tuple(graph.num_nodes for graph in graphs)
+    batch.boundary_lengths = tuple(len(graph.boundary_index) for graph in graphs)
+    return batch
+
+
+def segments_of(graph: Data) -> Segments:
+    """Where each mesh of a batch starts; a single graph is one segment."""
+    if not isinstance(graph, Batch):
+        return Segments.from_lengths([graph.num_nodes], graph.x.device)
+    if "lengths" in graph:
+        return Segments(graph.ptr, tuple(graph.lengths))
+    return Segments.from_ptr(graph.ptr)
 
 
 def _check(mesh: Mesh, config: FlareConnectConfig, with_targets: bool) -> None:

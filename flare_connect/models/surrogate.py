@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from flare_connect.mesh import Mesh
 from flare_connect.nn import BlockInputs, BoundaryConditioner, FlareAttention, HybridBlock, ResidualMLP
-from flare_kernels import Segments
+from flare_kernels import Segments, spread
 
 from .config import FlareConnectConfig
 from .features import (
@@ -20,6 +20,7 @@ from .features import (
     num_edge_features,
     num_node_features,
     num_standardised_features,
+    segments_of,
 )
 from .pretrained import load_pretrained, save_pretrained
 from .statistics import Standardiser
@@ -63,11 +64,11 @@ class FlareConnect(nn.Module):
             graph: what `build_graph` makes, or a PyG batch of it.
             rank: latents to use; None for all.
         """
-        segments = _segments(graph)
+        segments = segments_of(graph)
         x = self._standardised_inputs(graph.x)
         standardised = self.condition_statistics(graph.condition)
         inputs = self._block_inputs(graph, x, segments, self.condition(standardised), rank)
-        h = self.encode(torch.cat([x, standardised[segments.batch]], dim=1))
+        h = self.encode(torch.cat([x, spread(standardised, segments)], dim=1))
         for block in self.blocks:
             h = block(h, inputs)
         return self.decode(self.norm(h))
@@ -193,13 +194,9 @@ def _block(config: FlareConnectConfig) -> HybridBlock:
     )
 
 
-def _segments(graph: Data) -> Segments:
-    if isinstance(graph, Batch):
-        return Segments.from_ptr(graph.ptr)
-    return Segments.from_lengths([graph.num_nodes], graph.x.device)
-
-
 def _token_segments(graph: Data, segments: Segments) -> Segments:
+    if "boundary_lengths" in graph:
+        return Segments.from_lengths(graph.boundary_lengths, graph.x.device)
     if segments.num_segments == 1:
         return Segments.from_lengths([len(graph.boundary_index)], graph.x.device)
     # The boundary nodes of a batch are sorted by mesh, so each mesh's count is a search away.

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flare_kernels import Segments
+from flare_kernels import Segments, spread
 
 from .mlp import ResidualMLP
 
@@ -58,5 +58,5 @@ class AdaptiveNorm(nn.Module):
         x = self.norm(x)
         if self.modulation is None or condition is None:
             return x
-        scale, shift = self.modulation(condition)[segments.batch].chunk(2, dim=-1)
+        scale, shift = spread(self.modulation(condition), segments).chunk(2, dim=-1)
         return x * (1 + scale) + shift

@@ -26,11 +26,22 @@ class WarmAveraging(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-            n = float(count)
-            return old + (1 - min(decay, (1 + n) / (10 + n))) * (new - old)
+        super().__init__(multi_avg_fn=self._average)
+        self.decay = decay
 
-        super().__init__(avg_fn=average)
+    def _average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        # The averaged model's own counter is on the host; the argument is a copy on the device.
+        assert self._average_model is not None
+        n = float(self._average_model.n_averaged)
+        torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Keep the average where the training runs: the model itself is moved there only later."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            # On the device, asking whether this is the first step would wait for the step before.
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     # Lightning swaps back at the epoch's end, before the module has logged its errors; waiting for the end of the
     # validation lets `BestModel` export the very weights whose error it saw.
@@ -43,7 +54,21 @@ class WarmAveraging(WeightAveraging):
 
 
 class Progress(TQDMProgressBar):
-    """A bar an epoch, with the losses and nothing else."""
+    """A bar an epoch, with the losses and nothing else; redrawn ten times a second at most.
+
+    Each redraw reads the losses off the device, which makes the host wait for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn = 0.0
+
+    def _should_update(self, current: int, total: int) -> bool:
+        now = time.monotonic()
+        if current != total and now - self._drawn < 0.1:
+            return False
+        self._drawn = now
+        return super()._should_update(current, total)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Without the logger's version number, which is no number here."""

@@ -4,15 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import lightning as L
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
 from flare_connect.errors import InputError
 from flare_connect.mesh import MeshStore
 from flare_connect.models.config import Architecture, FlareConnectConfig
-from flare_connect.models.features import build_graph
+from flare_connect.models.features import build_graph, collate
 
 from .config import DataConfig
 
@@ -109,6 +108,7 @@ class MeshDataModule(L.LightningDataModule):
             dataset,
             batch_size=self.config.batch_size,
             sampler=sampler,
+            collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),

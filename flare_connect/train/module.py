@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from flare_connect.models import FlareConnect
-from flare_kernels import Segments
+from flare_connect.models.features import segments_of
 
 from .config import OptimiserConfig
 from .losses import relative_l2, relative_l2_loss
@@ -39,14 +39,14 @@ class SurrogateModule(L.LightningModule):
         """Loss of one batch of meshes."""
         prediction = self.run_model(batch).float()
         target = self.model.output_statistics(batch.y)
-        loss = relative_l2_loss(prediction, target, Segments.from_ptr(batch.ptr), self.widths)
+        loss = relative_l2_loss(prediction, target, segments_of(batch), self.widths)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=batch.num_graphs, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Relative L2 of each field in physical units."""
         prediction = self.model.output_statistics.inverse(self.run_model(batch).float())
-        self._errors.append(relative_l2(prediction, batch.y, Segments.from_ptr(batch.ptr), self.widths))
+        self._errors.append(relative_l2(prediction, batch.y, segments_of(batch), self.widths))
 
     def on_validation_epoch_end(self) -> None:
         """Means over the meshes of the split."""
@@ -59,7 +59,10 @@ class SurrogateModule(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and one cycle over all steps."""
         optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            self.model.parameters(),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            fused=self.device.type == "cuda",
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,

@@ -6,6 +6,7 @@
 
 from .api import IMPLEMENTATIONS, Cost, Tokens, gather, mixer, scatter
 from .merge import merge_partials
+from .rows import spread
 from .segments import Segments
 
-__all__ = ["IMPLEMENTATIONS", "Cost", "Segments", "Tokens", "gather", "merge_partials", "mixer", "scatter"]
+__all__ = ["IMPLEMENTATIONS", "Cost", "Segments", "Tokens", "gather", "merge_partials", "mixer", "scatter", "spread"]

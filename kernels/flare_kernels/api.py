@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from . import reference, sdpa
+from .rows import place
 from .segments import Segments
 from .validation import check_choice, check_cost, check_latents, check_log_weights, check_points
 
@@ -240,10 +241,14 @@ def _join(
         other = tokens.ptr if isinstance(tokens.ptr, Segments) else Segments.from_ptr(tokens.ptr)
     if other.num_rows != tokens.k.shape[0]:
         raise ValueError(f"the `ptr` of the tokens must end at {tokens.k.shape[0]}, got {other.num_rows}")
-    joint, order = segments.interleave(other)
-    num_tokens = tokens.k.shape[0]
+    joint, mine, theirs = segments.interleave(other)
+    total = joint.num_rows
     if bias is not None:
-        bias = torch.cat([bias, bias.new_zeros(num_tokens, *bias.shape[1:])])[order]
+        bias = place(bias, mine, total)
     if log_weights is not None:
-        log_weights = torch.cat([log_weights, log_weights.new_zeros(num_tokens)])[order]
-    return torch.cat([k, tokens.k])[order], torch.cat([v, tokens.v])[order], joint, bias, log_weights
+        log_weights = place(log_weights, mine, total)
+
+    def merged(points: Tensor, extra: Tensor) -> Tensor:
+        return place(points, mine, total).index_copy(0, theirs, extra.to(points.dtype))
+
+    return merged(k, tokens.k), merged(v, tokens.v), joint, bias, log_weights

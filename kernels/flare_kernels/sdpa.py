@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from .rows import place, take
 from .segments import Segments
 
 # Padding costs its share of the arithmetic, a visit costs a launch: pad while at most this multiple of N is computed.
@@ -99,13 +100,14 @@ def _pad(x: Tensor, segments: Segments) -> Tensor:
     """[N, H, D] → [B, H, L, D]."""
     if segments.is_uniform:
         return x.reshape(segments.num_segments, segments.max_length, *x.shape[1:]).transpose(1, 2)
-    return x[segments.padded_rows].transpose(1, 2)
+    padded = place(x, segments.row_slots, segments.num_segments * segments.max_length)
+    return padded.unflatten(0, (segments.num_segments, segments.max_length)).transpose(1, 2)
 
 
 def _unpad(x: Tensor, segments: Segments) -> Tensor:
     """[B, H, L, D] → [N, H, D]."""
     x = x.transpose(1, 2).flatten(0, 1)
-    return x if segments.is_uniform else x[segments.row_slots]
+    return x if segments.is_uniform else take(x, segments.row_slots)
 
 
 def _gather_mask(

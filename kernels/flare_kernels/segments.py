@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -24,6 +25,7 @@ class Segments:
     lengths: tuple[int, ...]
     # Index tensors made on first use. A plain dict, because torch.compile cannot trace functools.cached_property.
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _joined: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_ptr(cls, ptr: Int[Tensor, " Bp1"]) -> "Segments":
@@ -83,14 +85,6 @@ class Segments:
         return self._cache["batch"]
 
     @property
-    def padded_rows(self) -> Int[Tensor, "B L"]:
-        """For each slot of the padded form [B, L] the packed row that fills it; 0 where the slot is padding."""
-        if "rows" not in self._cache:
-            rows = self.ptr[:-1, None] + torch.arange(self.max_length, device=self.ptr.device)
-            self._cache["rows"] = rows.masked_fill(self.padding, 0)
-        return self._cache["rows"]
-
-    @property
     def padding(self) -> Bool[Tensor, "B L"]:
         """True where a slot of the padded form holds no row."""
         if "padding" not in self._cache:
@@ -110,12 +104,11 @@ class Segments:
         """The same segments with `ptr` on another device."""
         return Segments(self.ptr.to(device), self.lengths)
 
-    def interleave(self, other: "Segments") -> tuple["Segments", Int[Tensor, " Nj"]]:
-        """Join two packings segment by segment.
+    def interleave(self, other: "Segments") -> tuple["Segments", Int[Tensor, " N"], Int[Tensor, " No"]]:
+        """Join two packings segment by segment: in each segment first my rows, then the rows of the other.
 
         Returns:
-            The joint segments and the order that brings `torch.cat([mine, theirs])` into it: first the rows of
-            mine, then the rows of theirs, for each segment.
+            The joint segments, and the place in them of each of my rows and of each row of the other.
 
         Raises:
             ValueError: if the numbers of segments differ.
@@ -125,9 +118,13 @@ class Segments:
                 f"the two packings must have the same number of segments, got {self.num_segments} and "
                 f"{other.num_segments}"
             )
-        order = torch.argsort(torch.cat([self.batch, other.batch]), stable=True)
-        lengths = tuple(mine + theirs for mine, theirs in zip(self.lengths, other.lengths, strict=True))
-        return Segments(self.ptr + other.ptr, lengths), order
+        # Every layer joins the same two packings, so the answer is kept with the one asked last.
+        if self._joined.get("other") is not other:
+            lengths = tuple(mine + theirs for mine, theirs in zip(self.lengths, other.lengths, strict=True))
+            mine = torch.arange(self.num_rows, device=self.ptr.device) + other.ptr[self.batch]
+            theirs = torch.arange(other.num_rows, device=self.ptr.device) + self.ptr[other.batch + 1]
+            self._joined.update(other=other, answer=(Segments(self.ptr + other.ptr, lengths), mine, theirs))
+        return self._joined["answer"]
 
 
 def _short(values: list[int]) -> str:

@@ -1,0 +1,27 @@
+"""Moving rows between layouts with cheap backward passes.
+
+Plain advanced indexing is right too, but its backward sorts the indices and adds duplicates one after another: with a
+few meshes of thousands of points each, that alone took most of a training step on a GPU.
+"""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .segments import Segments
+
+
+def place(x: Float[Tensor, "N ..."], slots: Int[Tensor, " N"], size: int) -> Float[Tensor, "S ..."]:
+    """Rows of `x` at their slots of a longer tensor, zeros elsewhere; no slot may occur twice."""
+    return x.new_zeros(size, *x.shape[1:]).index_copy(0, slots, x)
+
+
+def take(x: Float[Tensor, "S ..."], rows: Int[Tensor, " N"]) -> Float[Tensor, "N ..."]:
+    """The named rows of `x`."""
+    return x.index_select(0, rows)
+
+
+def spread(x: Float[Tensor, "B ..."], segments: Segments) -> Float[Tensor, "N ..."]:
+    """Each mesh's row of `x`, repeated for each of the mesh's points."""
+    if segments.num_segments == 1:
+        return x.expand(segments.num_rows, *x.shape[1:])
+    return x.index_select(0, segments.batch)
