@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from flare_connect.mesh import Mesh
-from flare_connect.nn import BlockInputs, BoundaryConditioner, FlareAttention, HybridBlock, ResidualMLP
-from flare_kernels import Segments, spread
+from flare_kernels import Segments
 
 from .config import FlareConnectConfig
 from .features import (
@@ -24,6 +23,7 @@ from .features import (
 )
 from .pretrained import load_pretrained, save_pretrained
 from .statistics import Standardiser
+from .trunk import Trunk
 
 
 class FlareConnect(nn.Module):
@@ -47,15 +47,13 @@ class FlareConnect(nn.Module):
         self.input_statistics = Standardiser(self.num_standardised)
         self.condition_statistics = Standardiser(num_condition_features(config))
         self.output_statistics = Standardiser(sum(config.outputs.values()))
-        features, conditions = num_node_features(config), num_condition_features(config)
-        # Node and condition meet in the encoder's hidden layers: products of the two (a load on a slanted boundary)
-        # are learned there far sooner than through the modulation of later blocks.
-        self.encode = ResidualMLP(features + conditions, 2 * arch.channels, arch.channels, num_layers=1)
-        self.condition = ResidualMLP(conditions, arch.channels, arch.channels)
-        self.tokens = BoundaryConditioner(features, arch.channels) if arch.boundary_tokens else None
-        self.blocks = nn.ModuleList(_block(config) for _ in range(arch.num_blocks))
-        self.norm = nn.LayerNorm(arch.channels)
-        self.decode = nn.Linear(arch.channels, sum(config.outputs.values()))
+        self.trunk = Trunk(
+            arch,
+            features=num_node_features(config),
+            edge_features=num_edge_features(config) if arch.message_passing else 0,
+            conditions=num_condition_features(config),
+            outputs=sum(config.outputs.values()),
+        )
 
     def forward(self, graph: Data, rank: int | None = None) -> Float[Tensor, "N Cout"]:
         """Standardised outputs at the nodes of one graph or of a batch of graphs.
@@ -64,14 +62,23 @@ class FlareConnect(nn.Module):
             graph: what `build_graph` makes, or a PyG batch of it.
             rank: latents to use; None for all.
         """
-        segments = segments_of(graph)
-        x = self._standardised_inputs(graph.x)
-        standardised = self.condition_statistics(graph.condition)
-        inputs = self._block_inputs(graph, x, segments, self.condition(standardised), rank)
-        h = self.encode(torch.cat([x, spread(standardised, segments)], dim=1))
-        for block in self.blocks:
-            h = block(h, inputs)
-        return self.decode(self.norm(h))
+        # Index bookkeeping is done here, once a batch and outside of what is compiled.
+        segments = segments_of(graph).with_indices()
+        arch = self.config.architecture
+        joint = segments.interleave(_token_segments(graph, segments)) if arch.boundary_tokens else None
+        if joint is not None:
+            joint.segments.with_indices()
+        return self.trunk(
+            self._standardised_inputs(graph.x),
+            self.condition_statistics(graph.condition),
+            boundary_index=graph.boundary_index if arch.boundary_tokens else None,
+            segments=segments,
+            joint=joint,
+            log_weights=graph.log_weight if arch.quadrature else None,
+            edge_index=graph.edge_index if arch.message_passing else None,
+            edge_attr=graph.edge_attr if arch.message_passing else None,
+            rank=rank,
+        )
 
     def build_graph(self, mesh: Mesh, *, with_targets: bool = False) -> Data:
         """What the model reads of a mesh; see `features.build_graph`."""
@@ -119,7 +126,7 @@ class FlareConnect(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.decode.weight.device
+        return self.trunk.decode.weight.device
 
     @property
     def num_parameters(self) -> int:
@@ -151,47 +158,6 @@ class FlareConnect(nn.Module):
         if not self.num_standardised:
             return x
         return torch.cat([x[:, : -self.num_standardised], self.input_statistics(x[:, -self.num_standardised :])], dim=1)
-
-    def _block_inputs(
-        self, graph: Data, x: Tensor, segments: Segments, condition: Tensor, rank: int | None
-    ) -> BlockInputs:
-        arch = self.config.architecture
-        tokens = token_segments = None
-        if self.tokens is not None:
-            tokens = self.tokens(x[graph.boundary_index])
-            token_segments = _token_segments(graph, segments)
-        return BlockInputs(
-            segments=segments,
-            log_weights=graph.log_weight if arch.quadrature else None,
-            edge_index=graph.edge_index if arch.message_passing else None,
-            edge_attr=graph.edge_attr if arch.message_passing else None,
-            tokens=tokens,
-            token_segments=token_segments,
-            condition=condition,
-            rank=rank,
-        )
-
-
-def _block(config: FlareConnectConfig) -> HybridBlock:
-    arch = config.architecture
-    attention = None
-    if arch.attention:
-        attention = FlareAttention(
-            arch.channels,
-            num_heads=arch.num_heads,
-            num_latents=arch.num_latents,
-            queries=arch.queries,
-            num_kv_layers=arch.num_kv_layers,
-            qk_norm=arch.qk_norm,
-            separate_decode=arch.separate_decode,
-        )
-    return HybridBlock(
-        arch.channels,
-        attention=attention,
-        edge_features=num_edge_features(config) if arch.message_passing else 0,
-        condition_features=arch.channels,
-        mlp_ratio=arch.mlp_ratio,
-    )
 
 
 def _token_segments(graph: Data, segments: Segments) -> Segments:

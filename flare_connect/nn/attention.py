@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import flare_kernels
 from flare_connect.errors import ConfigError
-from flare_kernels import Segments, Tokens
+from flare_kernels import JointSegments, Segments, Tokens
 
 from .mlp import ResidualMLP
 
@@ -87,7 +87,7 @@ class FlareAttention(nn.Module):
         *,
         log_weights: Float[Tensor, " N"] | None = None,
         tokens: Float[Tensor, "Nt C"] | None = None,
-        token_segments: Segments | None = None,
+        token_segments: Segments | JointSegments | None = None,
         rank: int | None = None,
     ) -> Float[Tensor, "N C"]:
         """Mix the points of each mesh.
@@ -97,7 +97,8 @@ class FlareAttention(nn.Module):
             segments: where each mesh starts.
             log_weights: log of each point's weight in the gather (node volume, mask), mean weight 1.
             tokens: conditioning tokens that the latents gather from too, packed.
-            token_segments: where each mesh's tokens start; required with `tokens`.
+            token_segments: where each mesh's tokens start, or these joined with the points (once a batch instead of
+                once a layer); required with `tokens`.
             rank: use only the first `rank` latents; None for all.
 
         Raises:

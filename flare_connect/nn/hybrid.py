@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flare_connect.errors import ConfigError
-from flare_kernels import Segments
+from flare_kernels import JointSegments, Segments
 
 from .attention import FlareAttention
 from .conditioning import AdaptiveNorm
@@ -24,7 +24,7 @@ class BlockInputs:
         edge_index: directed edges; None without message passing.
         edge_attr: their features.
         tokens: conditioning tokens.
-        token_segments: where each mesh's tokens start.
+        token_segments: where each mesh's tokens start, or these joined with the points.
         condition: embedding of the per-mesh numbers.
         rank: latents to use; None for all.
     """
@@ -34,7 +34,7 @@ class BlockInputs:
     edge_index: Int[Tensor, "2 Ne"] | None = None
     edge_attr: Float[Tensor, "Ne E"] | None = None
     tokens: Float[Tensor, "Nt C"] | None = None
-    token_segments: Segments | None = None
+    token_segments: Segments | JointSegments | None = None
     condition: Float[Tensor, "B G"] | None = None
     rank: int | None = None
 

@@ -28,8 +28,8 @@ class SurrogateModule(L.LightningModule):
         self.model, self.config, self.seed = model, config, seed
         self.widths = list(model.config.outputs.values())
         self._errors: list[Tensor] = []
-        # Kept out of the module tree, so that checkpoints do not hold the weights twice.
-        object.__setattr__(self, "run_model", torch.compile(model, dynamic=True) if config.compile else model)
+        if config.compile:
+            model.trunk.compile(dynamic=True)
 
     def on_train_epoch_start(self) -> None:
         """Random numbers of this epoch are the same whether or not the run was interrupted before it."""
@@ -37,7 +37,7 @@ class SurrogateModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch of meshes."""
-        prediction = self.run_model(batch).float()
+        prediction = self.model(batch).float()
         target = self.model.output_statistics(batch.y)
         loss = relative_l2_loss(prediction, target, segments_of(batch), self.widths)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=batch.num_graphs, prog_bar=True)
@@ -45,7 +45,7 @@ class SurrogateModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Relative L2 of each field in physical units."""
-        prediction = self.model.output_statistics.inverse(self.run_model(batch).float())
+        prediction = self.model.output_statistics.inverse(self.model(batch).float())
         self._errors.append(relative_l2(prediction, batch.y, segments_of(batch), self.widths))
 
     def on_validation_epoch_end(self) -> None:

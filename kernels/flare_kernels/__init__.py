@@ -7,6 +7,17 @@
 from .api import IMPLEMENTATIONS, Cost, Tokens, gather, mixer, scatter
 from .merge import merge_partials
 from .rows import spread
-from .segments import Segments
+from .segments import JointSegments, Segments
 
-__all__ = ["IMPLEMENTATIONS", "Cost", "Segments", "Tokens", "gather", "merge_partials", "mixer", "scatter", "spread"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "Cost",
+    "JointSegments",
+    "Segments",
+    "Tokens",
+    "gather",
+    "merge_partials",
+    "mixer",
+    "scatter",
+    "spread",
+]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import reference, sdpa
 from .rows import place
-from .segments import Segments
+from .segments import JointSegments, Segments
 from .validation import check_choice, check_cost, check_latents, check_log_weights, check_points
 
 IMPLEMENTATIONS = ("auto", "sdpa", "reference")
@@ -52,12 +52,13 @@ class Tokens:
     Attributes:
         k: keys, packed like the points.
         v: values, packed like the points.
-        ptr: where each mesh's tokens start; None for a single mesh.
+        ptr: where each mesh's tokens start, or these already joined with the points by `Segments.interleave`, which
+            saves the joining in each layer; None for a single mesh.
     """
 
     k: Float[Tensor, "Nt H D"]
     v: Float[Tensor, "Nt H Dv"]
-    ptr: Ptr = None
+    ptr: Ptr | JointSegments = None
 
 
 def gather(
@@ -235,20 +236,23 @@ def _join(
     k: Tensor, v: Tensor, segments: Segments, bias: Tensor | None, log_weights: Tensor | None, tokens: Tokens
 ) -> tuple[Tensor, Tensor, Segments, Tensor | None, Tensor | None]:
     """Put each mesh's tokens behind its points; tokens have weight 1 and no cost."""
-    if tokens.ptr is None:
-        other = Segments.from_lengths([tokens.k.shape[0]], k.device)
-    else:
-        other = tokens.ptr if isinstance(tokens.ptr, Segments) else Segments.from_ptr(tokens.ptr)
-    if other.num_rows != tokens.k.shape[0]:
-        raise ValueError(f"the `ptr` of the tokens must end at {tokens.k.shape[0]}, got {other.num_rows}")
-    joint, mine, theirs = segments.interleave(other)
-    total = joint.num_rows
-    if bias is not None:
-        bias = place(bias, mine, total)
-    if log_weights is not None:
-        log_weights = place(log_weights, mine, total)
+    joint = tokens.ptr
+    if not isinstance(joint, JointSegments):
+        if joint is None:
+            joint = Segments.from_lengths([tokens.k.shape[0]], k.device)
+        joint = segments.interleave(joint if isinstance(joint, Segments) else Segments.from_ptr(joint))
+    if (len(joint.points), len(joint.tokens)) != (k.shape[0], tokens.k.shape[0]):
+        raise ValueError(
+            f"the `ptr` of the tokens must end at {tokens.k.shape[0]} and join {k.shape[0]} points, got "
+            f"{len(joint.tokens)} and {len(joint.points)}"
+        )
+    total = joint.segments.num_rows
 
     def merged(points: Tensor, extra: Tensor) -> Tensor:
-        return place(points, mine, total).index_copy(0, theirs, extra.to(points.dtype))
+        return place(points, joint.points, total).index_copy(0, joint.tokens, extra.to(points.dtype))
 
-    return merged(k, tokens.k), merged(v, tokens.v), joint, bias, log_weights
+    if bias is not None:
+        bias = place(bias, joint.points, total)
+    if log_weights is not None:
+        log_weights = place(log_weights, joint.points, total)
+    return merged(k, tokens.k), merged(v, tokens.v), joint.segments, bias, log_weights

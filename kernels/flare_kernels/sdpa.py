@@ -7,12 +7,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .rows import place, take
 from .segments import Segments
 
 # Padding costs its share of the arithmetic, a visit costs a launch: pad while at most this multiple of N is computed.
 _MAX_PADDING = 1.5
+# Without cuDNN: it plans anew for every shape, tens of milliseconds each, and no two batches of meshes are alike.
+_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def gather(
@@ -39,9 +42,7 @@ def gather(
         # A latent that no point may reach gives zero, not NaN, whatever the backend of SDPA does.
         out_mask = (mask == -torch.inf).all(-1, keepdim=True)
         mask = mask.masked_fill(out_mask, 0.0)
-    z = F.scaled_dot_product_attention(
-        _per_mesh(q, segments).to(k.dtype), _pad(k, segments), _pad(v, segments), attn_mask=mask, scale=scale
-    )
+    z = _attention(_per_mesh(q, segments).to(k.dtype), _pad(k, segments), _pad(v, segments), mask, scale)
     return z if out_mask is None else z.masked_fill(out_mask, 0.0)
 
 
@@ -67,16 +68,19 @@ def scatter(
         mask = _pad(bias.to(k.dtype), segments)
         out_mask = (mask == -torch.inf).all(-1, keepdim=True)
         mask = mask.masked_fill(out_mask, 0.0)
-    y = F.scaled_dot_product_attention(
-        _pad(k, segments), _per_mesh(q, segments).to(k.dtype), z.to(k.dtype), attn_mask=mask, scale=scale
-    )
+    y = _attention(_pad(k, segments), _per_mesh(q, segments).to(k.dtype), z.to(k.dtype), mask, scale)
     return _unpad(y if out_mask is None else y.masked_fill(out_mask, 0.0), segments).to(z.dtype)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    with sdpa_kernel(_BACKENDS):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
 def _one_by_one(segments: Segments) -> bool:
     if segments.num_segments < 2 or segments.is_uniform:
         return False
-    return segments.max_length * segments.num_segments > _MAX_PADDING * segments.num_rows
+    return segments.width * segments.num_segments > _MAX_PADDING * segments.num_rows
 
 
 def _visits(segments: Segments) -> list[tuple[slice, Segments]]:
@@ -99,9 +103,9 @@ def _per_mesh(q: Tensor, segments: Segments) -> Tensor:
 def _pad(x: Tensor, segments: Segments) -> Tensor:
     """[N, H, D] → [B, H, L, D]."""
     if segments.is_uniform:
-        return x.reshape(segments.num_segments, segments.max_length, *x.shape[1:]).transpose(1, 2)
-    padded = place(x, segments.row_slots, segments.num_segments * segments.max_length)
-    return padded.unflatten(0, (segments.num_segments, segments.max_length)).transpose(1, 2)
+        return x.reshape(segments.num_segments, segments.width, *x.shape[1:]).transpose(1, 2)
+    padded = place(x, segments.row_slots, segments.num_segments * segments.width)
+    return padded.unflatten(0, (segments.num_segments, segments.width)).transpose(1, 2)
 
 
 def _unpad(x: Tensor, segments: Segments) -> Tensor:

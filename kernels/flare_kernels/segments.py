@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,18 +13,40 @@ from torch import Tensor
 class Segments:
     """The B segments (meshes, or clusters of one mesh) of a packed tensor with N rows.
 
-    Lengths are kept on the host, so that choosing an implementation needs no device synchronisation in each layer.
+    Sizes are kept on the host, so that choosing an implementation needs no device synchronisation in each layer, and
+    as plain numbers, so that `torch.compile` takes them for variables and not for constants.
 
     Attributes:
         ptr: offsets [B+1], int64, on the device of the data; `ptr[b]:ptr[b+1]` are the rows of segment b.
         lengths: rows of each segment, on the host; zero is allowed.
+        num_segments: B.
+        num_rows: N, the rows of all segments together.
+        is_uniform: whether all segments have the same length, so that packed is dense.
+        width: L, slots a segment in the padded form [B, L]; a multiple of 16 unless the segments are uniform, because
+            attention on a GPU wants its masks aligned.
     """
 
     ptr: Int[Tensor, " Bp1"]
     lengths: tuple[int, ...]
+    num_segments: int = field(init=False)
+    num_rows: int = field(init=False)
+    is_uniform: bool = field(init=False)
+    width: int = field(init=False)
     # Index tensors made on first use. A plain dict, because torch.compile cannot trace functools.cached_property.
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False)
-    _joined: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Work out the sizes."""
+        uniform = len(set(self.lengths)) <= 1
+        longest = max(self.lengths) if self.lengths else 0
+        sizes = {
+            "num_segments": len(self.lengths),
+            "num_rows": sum(self.lengths),
+            "is_uniform": uniform,
+            "width": longest if uniform else -(-longest // 16) * 16,
+        }
+        for name, value in sizes.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_ptr(cls, ptr: Int[Tensor, " Bp1"]) -> "Segments":
@@ -36,38 +57,18 @@ class Segments:
         """
         offsets: list[int] = ptr.tolist()
         lengths = tuple(end - start for start, end in itertools.pairwise(offsets))
-        if not offsets or offsets[0] != 0 or min(lengths, default=0) < 0:
+        if not offsets or offsets[0] != 0 or any(length < 0 for length in lengths):
             raise ValueError(f"`ptr` must start at 0 and never decrease, got {_short(offsets)}")
         return cls(ptr.long(), lengths)
 
     @classmethod
     def from_lengths(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> "Segments":
         """Build from the number of rows of each segment."""
-        if min(lengths, default=0) < 0:
+        if any(length < 0 for length in lengths):
             raise ValueError(f"`lengths` must not be negative, got {_short(list(lengths))}")
         ptr = torch.zeros(len(lengths) + 1, dtype=torch.int64)
         ptr[1:] = torch.tensor(list(lengths), dtype=torch.int64).cumsum(0)
         return cls(ptr.to(device), tuple(int(length) for length in lengths))
-
-    @property
-    def num_segments(self) -> int:
-        """B."""
-        return len(self.lengths)
-
-    @property
-    def num_rows(self) -> int:
-        """N, the rows of all segments together."""
-        return sum(self.lengths)
-
-    @property
-    def max_length(self) -> int:
-        """Rows of the longest segment."""
-        return max(self.lengths, default=0)
-
-    @property
-    def is_uniform(self) -> bool:
-        """Whether all segments have the same length, so that packed is dense."""
-        return len(set(self.lengths)) <= 1
 
     @property
     def slices(self) -> tuple[slice, ...]:
@@ -88,7 +89,7 @@ class Segments:
     def padding(self) -> Bool[Tensor, "B L"]:
         """True where a slot of the padded form holds no row."""
         if "padding" not in self._cache:
-            slots = torch.arange(self.max_length, device=self.ptr.device)
+            slots = torch.arange(self.width, device=self.ptr.device)
             self._cache["padding"] = slots >= (self.ptr[1:] - self.ptr[:-1])[:, None]
         return self._cache["padding"]
 
@@ -97,18 +98,23 @@ class Segments:
         """For each packed row its slot in the flattened padded form [B·L]."""
         if "slots" not in self._cache:
             within = torch.arange(self.num_rows, device=self.ptr.device) - self.ptr[self.batch]
-            self._cache["slots"] = self.batch * self.max_length + within
+            self._cache["slots"] = self.batch * self.width + within
         return self._cache["slots"]
 
     def to(self, device: torch.device | str) -> "Segments":
         """The same segments with `ptr` on another device."""
         return Segments(self.ptr.to(device), self.lengths)
 
-    def interleave(self, other: "Segments") -> tuple["Segments", Int[Tensor, " N"], Int[Tensor, " No"]]:
-        """Join two packings segment by segment: in each segment first my rows, then the rows of the other.
+    def with_indices(self) -> "Segments":
+        """Make the index tensors now: what is traced by `torch.compile` then only reads them. Returns itself."""
+        if not self.is_uniform:
+            _ = self.padding, self.row_slots
+        if self.num_segments > 1:
+            _ = self.batch
+        return self
 
-        Returns:
-            The joint segments, and the place in them of each of my rows and of each row of the other.
+    def interleave(self, other: "Segments") -> "JointSegments":
+        """Join two packings segment by segment: in each segment first my rows, then the rows of the other.
 
         Raises:
             ValueError: if the numbers of segments differ.
@@ -118,13 +124,27 @@ class Segments:
                 f"the two packings must have the same number of segments, got {self.num_segments} and "
                 f"{other.num_segments}"
             )
-        # Every layer joins the same two packings, so the answer is kept with the one asked last.
-        if self._joined.get("other") is not other:
-            lengths = tuple(mine + theirs for mine, theirs in zip(self.lengths, other.lengths, strict=True))
-            mine = torch.arange(self.num_rows, device=self.ptr.device) + other.ptr[self.batch]
-            theirs = torch.arange(other.num_rows, device=self.ptr.device) + self.ptr[other.batch + 1]
-            self._joined.update(other=other, answer=(Segments(self.ptr + other.ptr, lengths), mine, theirs))
-        return self._joined["answer"]
+        lengths = tuple(mine + theirs for mine, theirs in zip(self.lengths, other.lengths, strict=True))
+        return JointSegments(
+            Segments(self.ptr + other.ptr, lengths),
+            torch.arange(self.num_rows, device=self.ptr.device) + other.ptr[self.batch],
+            torch.arange(other.num_rows, device=self.ptr.device) + self.ptr[other.batch + 1],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class JointSegments:
+    """Two packings joined segment by segment.
+
+    Attributes:
+        segments: of the joint packing.
+        points: place in it of each row of the first packing.
+        tokens: place in it of each row of the second.
+    """
+
+    segments: Segments
+    points: Int[Tensor, " N"]
+    tokens: Int[Tensor, " Nt"]
 
 
 def _short(values: list[int]) -> str:

@@ -34,7 +34,7 @@ def config(**options):
 def model(**options):
     torch.manual_seed(0)
     made = FlareConnect(config(**options))
-    for block in made.blocks:  # gates start at zero; open them, or message passing would not be tested
+    for block in made.trunk.blocks:  # gates start at zero; open them, or message passing would not be tested
         if block.gate is not None:
             torch.nn.init.normal_(block.gate)
     made.fit_statistics(made.build_graph(plate(seed=s), with_targets=True) for s in range(3))
@@ -82,8 +82,8 @@ def test_moving_and_renaming_units_of_length_only_changes_the_size_feature():
 def test_predictions_are_in_physical_units():
     surrogate = model()
     with torch.no_grad():
-        surrogate.decode.weight.zero_()
-        surrogate.decode.bias.zero_()
+        surrogate.trunk.decode.weight.zero_()
+        surrogate.trunk.decode.bias.zero_()
     training = torch.cat([plate(seed=s).point_data["stress"] for s in range(3)])
     predicted = surrogate.predict(plate())
     torch.testing.assert_close(predicted["stress"], training.mean().expand_as(predicted["stress"]))

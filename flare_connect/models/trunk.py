@@ -1,0 +1,94 @@
+"""The learned part of a surrogate: standardised numbers in, standardised numbers out, nothing but tensors between."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, cat, nn
+
+from flare_connect.nn import BlockInputs, BoundaryConditioner, FlareAttention, HybridBlock, ResidualMLP
+from flare_kernels import JointSegments, Segments, spread
+
+from .config import Architecture
+
+
+class Trunk(nn.Module):
+    """Encoder → hybrid blocks → decoder; what `torch.compile` sees of a model.
+
+    Args:
+        arch: sizes and switches.
+        features: F, width of the node features.
+        edge_features: E, width of the edge features; 0 without message passing.
+        conditions: G, per-mesh numbers.
+        outputs: columns predicted at each node.
+    """
+
+    def __init__(self, arch: Architecture, *, features: int, edge_features: int, conditions: int, outputs: int) -> None:
+        super().__init__()
+        # Node and condition meet in the encoder's hidden layers: products of the two (a load on a slanted boundary)
+        # are learned there far sooner than through the modulation of later blocks.
+        self.encode = ResidualMLP(features + conditions, 2 * arch.channels, arch.channels, num_layers=1)
+        self.condition = ResidualMLP(conditions, arch.channels, arch.channels)
+        self.tokens = BoundaryConditioner(features, arch.channels) if arch.boundary_tokens else None
+        self.blocks = nn.ModuleList(_block(arch, edge_features) for _ in range(arch.num_blocks))
+        self.norm = nn.LayerNorm(arch.channels)
+        self.decode = nn.Linear(arch.channels, outputs)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N F"],
+        condition: Float[Tensor, "B G"],
+        *,
+        segments: Segments,
+        boundary_index: Int[Tensor, " Nb"] | None = None,
+        joint: JointSegments | None = None,
+        log_weights: Float[Tensor, " N"] | None = None,
+        edge_index: Int[Tensor, "2 Ne"] | None = None,
+        edge_attr: Float[Tensor, "Ne E"] | None = None,
+        rank: int | None = None,
+    ) -> Float[Tensor, "N Cout"]:
+        """Outputs at the nodes.
+
+        Args:
+            x: node features.
+            condition: per-mesh numbers.
+            segments: where each mesh starts.
+            boundary_index: nodes of the boundary, whose features become tokens.
+            joint: the points joined with these tokens.
+            log_weights: log weight of each node in the gather.
+            edge_index: directed edges.
+            edge_attr: their features.
+            rank: latents to use; None for all.
+        """
+        inputs = BlockInputs(
+            segments=segments,
+            log_weights=log_weights,
+            edge_index=edge_index,
+            edge_attr=edge_attr,
+            tokens=None if self.tokens is None or boundary_index is None else self.tokens(x[boundary_index]),
+            token_segments=joint,
+            condition=self.condition(condition),
+            rank=rank,
+        )
+        h = self.encode(cat([x, spread(condition, segments)], dim=1))
+        for block in self.blocks:
+            h = block(h, inputs)
+        return self.decode(self.norm(h))
+
+
+def _block(arch: Architecture, edge_features: int) -> HybridBlock:
+    attention = None
+    if arch.attention:
+        attention = FlareAttention(
+            arch.channels,
+            num_heads=arch.num_heads,
+            num_latents=arch.num_latents,
+            queries=arch.queries,
+            num_kv_layers=arch.num_kv_layers,
+            qk_norm=arch.qk_norm,
+            separate_decode=arch.separate_decode,
+        )
+    return HybridBlock(
+        arch.channels,
+        attention=attention,
+        edge_features=edge_features,
+        condition_features=arch.channels,
+        mlp_ratio=arch.mlp_ratio,
+    )
