@@ -67,7 +67,8 @@ class Trunk(nn.Module):
             condition=self.condition(condition),
             rank=rank,
         )
-        h = self.encode(cat([x, spread(condition, segments)], dim=1))
+        # The residual stream keeps the precision of the inputs under autocast, from the first block on.
+        h = self.encode(cat([x, spread(condition, segments)], dim=1)).to(x.dtype)
         for block in self.blocks:
             h = block(h, inputs)
         return self.decode(self.norm(h))

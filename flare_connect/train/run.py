@@ -2,6 +2,7 @@
 
 import json
 import logging
+import platform
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,8 @@ def fit(config: TrainConfig, *, resume: bool = True) -> TrainResult:
     model = FlareConnect(data.model_config)
     model.fit_statistics(data.train_set[i] for i in range(len(data.train_set)))
     module = SurrogateModule(model, config.optimiser, config.seed)
-    best = BestModel(folder, {"train": config.to_dict(), "data": data.store.attrs, "parameters": model.num_parameters})
+    provenance = {"train": config.to_dict(), "data": data.store.attrs, "parameters": model.num_parameters}
+    best = BestModel(folder, provenance | {"machine": _machine(config)})
     trainer = _trainer(config, folder, best)
     last = folder / CHECKPOINTS / "last.safetensors"
     with warnings.catch_warnings():
@@ -110,6 +112,12 @@ def _trainer(config: TrainConfig, folder: Path, best: BestModel) -> L.Trainer:
         default_root_dir=folder,
         use_distributed_sampler=config.devices > 1,
     )
+
+
+def _machine(config: TrainConfig) -> str:
+    on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU"
+    return f"{name}, torch {torch.__version__}"
 
 
 def _claim(folder: Path, what_matters: dict[str, Any], resume: bool) -> None:

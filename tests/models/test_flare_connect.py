@@ -1,7 +1,11 @@
 """The whole model: batches, permutations, statistics, disk, and the messages of what does not fit."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,8 @@ from torch_geometric.data import Batch
 from flare_connect.errors import CheckpointError, ConfigError, InputError
 from flare_connect.mesh import Mesh
 from flare_connect.models import Architecture, FlareConnect, FlareConnectConfig
+from flare_connect.models.features import collate
+from flare_kernels import Segments
 
 SMALL = {"channels": 16, "num_blocks": 2, "num_heads": 4, "num_latents": 8}
 VARIANTS = {
@@ -50,6 +56,47 @@ def test_ragged_batch_of_eight_equals_eight_single_runs(options, device):
         singles = torch.cat([surrogate(graph.to(device)) for graph in graphs])
     assert batched.dtype == torch.float32
     torch.testing.assert_close(batched, singles, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_a_collated_batch_equals_a_plain_one_without_asking_the_device(options, monkeypatch):
+    """The loader's batches know their sizes: no layer may read them off a tensor."""
+    surrogate = model(**options)
+    graphs = [surrogate.build_graph(plate(3 + n, 4, seed=n)) for n in range(3)]
+    with torch.no_grad():
+        expected = surrogate(Batch.from_data_list(graphs))
+        batch = collate(graphs)
+        monkeypatch.setattr(Segments, "from_ptr", None)
+        assert torch.equal(surrogate(batch), expected)
+
+
+COMPILE = """
+import torch, torch._dynamo, flare_connect as fc
+from torch._dynamo.utils import counters
+from fixtures_meshes import plate
+from flare_connect.models.features import collate
+
+config = fc.FlareConnectConfig(
+    dim=2, outputs={"stress": 1}, conditions={"load": 2}, boundary_sets=("left",),
+    architecture=fc.Architecture(channels=16, num_blocks=3, num_heads=4, num_latents=8),
+)
+model = fc.FlareConnect(config)
+model.fit_statistics(model.build_graph(plate(seed=s), with_targets=True) for s in range(3))
+batches = [collate([model.build_graph(plate(3 + n + i, 5 + n, seed=n)) for i in range(3)]) for n in range(4)]
+expected = [model(batch) for batch in batches]
+for block in model.trunk.blocks:
+    block.compile(dynamic=True, fullgraph=True, backend="aot_eager")
+for batch, truth in zip(batches, expected, strict=True):
+    torch.testing.assert_close(model(batch), truth)
+# One for the first sizes seen, one for all others.
+assert counters["stats"]["unique_graphs"] <= 2, counters["stats"]
+"""
+
+
+def test_all_blocks_and_all_batches_share_compiled_graphs():
+    """In a process of its own: the shape checks of the test suite cannot be traced."""
+    here = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", COMPILE], check=True, timeout=240, env=os.environ | here)
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from fixtures_meshes import plate
@@ -19,6 +20,7 @@ from flare_connect.errors import CheckpointError, ConfigError, InputError, Store
 from flare_connect.mesh import MeshStore
 from flare_connect.models import FlareConnect
 from flare_connect.train import DataConfig, OptimiserConfig, TrainConfig, evaluate, fit
+from flare_connect.train.callbacks import WarmAveraging
 from flare_connect.train.checkpoint import SafeCheckpointIO
 
 pytestmark = [
@@ -127,6 +129,32 @@ def test_another_run_in_the_same_folder_is_refused(unbroken, data):
         fit(run_config(data, unbroken.folder, epochs=13))
     with pytest.raises(ConfigError, match="holds a run already"):
         fit(run_config(data, unbroken.folder, epochs=12), resume=False)
+
+
+def test_the_average_of_the_weights_is_the_written_out_sum(tmp_path):
+    """Three steps by hand: the start, then `a + (1 − d_n) (w − a)` with `d_n = min(d, (1 + n) / (10 + n))`."""
+
+    class Counting(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+
+        def training_step(self, batch, index):
+            return -self.weight  # each step of unit rate adds one
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    module, averaging = Counting(), WarmAveraging(0.15)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, callbacks=[averaging], logger=False, default_root_dir=tmp_path,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(torch.zeros(3), batch_size=1))
+    expected = 1.0  # the first step starts the average
+    for n, weight in ((1, 2.0), (2, 3.0)):
+        expected += (1 - min(0.15, (1 + n) / (10 + n))) * (weight - expected)
+    assert float(module.weight.detach()) == pytest.approx(expected)
 
 
 def test_without_averaging_and_lazily(data, tmp_path):
