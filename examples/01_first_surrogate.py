@@ -28,7 +28,13 @@ def main(out: Path, num_cells: int, num_nodes: int, epochs: int) -> None:
     # four holes, some of which nearly touch: they want more cells and a longer training.
     num_other = max(num_cells // 8, 2)
     cells = UnitCellConfig(
-        num_train=num_cells, num_val=num_other, num_test=num_other, num_shift=0, num_nodes=num_nodes, num_holes=(1, 1)
+        num_train=num_cells,
+        num_val=num_other,
+        num_test=num_other,
+        num_shift=0,
+        num_nodes=num_nodes,
+        num_holes=(1, 1),
+        seed=1,
     )
     generate(out / "cells.h5", cells)
     # --8<-- [end:generate]

@@ -31,7 +31,13 @@ def run_demo(out: Path, *, num_train: int, num_test: int, num_nodes: int, epochs
     # One hole a cell: what a small model learns within minutes. The defaults, up to four holes that nearly touch, want
     # a GPU.
     cells = UnitCellConfig(
-        num_train=num_train, num_val=num_test, num_test=num_test, num_shift=0, num_nodes=num_nodes, num_holes=(1, 1)
+        num_train=num_train,
+        num_val=num_test,
+        num_test=num_test,
+        num_shift=0,
+        num_nodes=num_nodes,
+        num_holes=(1, 1),
+        seed=1,
     )
     path = generate(out / "cells.h5", cells)
     print("2/4  training")
