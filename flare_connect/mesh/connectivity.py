@@ -125,7 +125,7 @@ def boundary(cells: Mapping[str, np.ndarray], num_nodes: int, orientation: Mappi
             owner = np.repeat(np.arange(len(nodes)), len(locals_))
             kinds.append(facet_kind)
             tables.append((table, np.full(count, index), owner))
-            corners.append(_sorted_corners(table[:, : CELL_KINDS[facet_kind].num_corners], num_nodes))
+            corners.append(sorted_corners(table[:, : CELL_KINDS[facet_kind].num_corners], num_nodes))
     alone = _alone(np.concatenate(corners) if corners else np.zeros((0, 4), dtype=np.int64), num_nodes, top)
     merged: dict[str, list[tuple[np.ndarray, ...]]] = {}
     start = 0
@@ -142,7 +142,7 @@ def boundary(cells: Mapping[str, np.ndarray], num_nodes: int, orientation: Mappi
     )
 
 
-def _sorted_corners(corners: np.ndarray, num_nodes: int) -> np.ndarray:
+def sorted_corners(corners: np.ndarray, num_nodes: int) -> np.ndarray:
     """Sorts the distinct corners of each facet, repeats and missing ones given as `num_nodes` at the end `[F, 4]`."""
     key = np.full((len(corners), 4), num_nodes, dtype=np.int64)
     key[:, : corners.shape[1]] = np.sort(corners, axis=1)

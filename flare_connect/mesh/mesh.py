@@ -13,7 +13,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from flare_connect.errors import MeshError
-from flare_connect.mesh import connectivity, geometry
+from flare_connect.mesh import connectivity, geometry, topology
+from flare_connect.mesh.arrays import as_indices, as_tensor, map_tensors, numpy_of, to_torch
 from flare_connect.mesh.checks import summary, validate
 
 Entity = Literal["node", "facet", "cell"]
@@ -86,22 +87,24 @@ class Mesh(Data):
         Raises:
             MeshError: the arrays do not make a mesh; the message says which, where, and how to mend it.
         """
-        blocks = {kind: _indices(f"cells {kind!r}", nodes) for kind, nodes in cells.items()}
+        blocks = {kind: as_indices(f"cells {kind!r}", nodes) for kind, nodes in cells.items()}
         used = {kind for kind, nodes in blocks.items() if nodes.numel()}
         mesh = cls(
-            pos=_tensor("positions", pos).to(torch.float64),
+            pos=as_tensor("positions", pos).to(torch.float64),
             cells={kind: nodes for kind, nodes in blocks.items() if kind in used},
-            point_data={str(n): _tensor(f"field {n!r}", v) for n, v in (point_data or {}).items()},
+            point_data={str(n): as_tensor(f"field {n!r}", v) for n, v in (point_data or {}).items()},
             cell_data={
-                str(n): {k: _tensor(f"cell field {n!r} on {k!r}", v) for k, v in values.items() if k in used or len(v)}
+                str(n): {
+                    k: as_tensor(f"cell field {n!r} on {k!r}", v) for k, v in values.items() if k in used or len(v)
+                }
                 for n, values in (cell_data or {}).items()
             },
-            global_data={str(n): _tensor(f"global {n!r}", v).reshape(-1) for n, v in (global_data or {}).items()},
+            global_data={str(n): as_tensor(f"global {n!r}", v).reshape(-1) for n, v in (global_data or {}).items()},
             sets={str(n): _named_set(str(n), v) for n, v in (sets or {}).items()},
             units={str(n): str(u) for n, u in (units or {}).items()},
         )
         if periodic_pairs is not None:
-            mesh.periodic_pairs = _indices("periodic_pairs", periodic_pairs)
+            mesh.periodic_pairs = as_indices("periodic_pairs", periodic_pairs)
         mesh.validate(allow_nonfinite=allow_nonfinite)
         return mesh
 
@@ -197,6 +200,8 @@ class Mesh(Data):
 
     @periodic_pairs.setter
     def periodic_pairs(self, pairs: Tensor | None) -> None:
+        for derived in ("topology", "boundary_component"):
+            self.__dict__.get("_cache", {}).pop(derived, None)
         if pairs is None:
             self._store.pop("periodic_pairs", None)
         else:
@@ -266,6 +271,34 @@ class Mesh(Data):
         return int(self.component.max()) + 1
 
     @property
+    def boundary_component(self) -> Int[Tensor, " N"]:
+        """Connected part of the boundary that each node is on `[N]`; -1 inside.
+
+        0 is the part of largest extent (the outer skin), the others follow by extent: holes, cavities. Parts that
+        periodic pairs join are one.
+        """
+        return self._derived(
+            "boundary_component", lambda m: topology.boundary_component(m.boundary, m.pos, self._pairs())
+        )
+
+    @property
+    def dual_edges(self) -> Int[Tensor, "2 D"]:
+        """Pairs of highest-dimensional cells that share a facet, once each; cells numbered over all kinds in order."""
+        return self._derived("dual_edges", lambda m: topology.dual_edges(m.cells, m.num_nodes))
+
+    @property
+    def topology(self) -> topology.Topology:
+        """Betti numbers, Euler characteristic, genus, boundary parts; the sides of a periodic mesh are glued."""
+        cache = self.__dict__.setdefault("_cache", {})
+        if "topology" not in cache:
+            arrays = self._arrays()
+            cache["topology"] = topology.topology(arrays.cells, arrays.num_nodes, self._pairs())
+        return cache["topology"]
+
+    def _pairs(self) -> np.ndarray | None:
+        return None if self.periodic_pairs is None else self.periodic_pairs.cpu().numpy()
+
+    @property
     def orphan_nodes(self) -> Int[Tensor, " K"]:
         """Sorted ids of the nodes that no cell uses."""
         return torch.nonzero(self.component < 0).reshape(-1)
@@ -320,7 +353,7 @@ class Mesh(Data):
     @property
     def num_inverted_cells(self) -> int:
         """Number of cells with negative or zero measure (sign counts where cell and space have one dimension)."""
-        return geometry.num_inverted(self.pos.cpu().numpy(), _numpy(self.cells), self._arrays().signed_measure)
+        return geometry.num_inverted(self.pos.cpu().numpy(), numpy_of(self.cells), self._arrays().signed_measure)
 
     def summary(self) -> dict[str, Any]:
         """Describes the mesh in plain numbers and strings, as `flare-connect info` prints it."""
@@ -335,13 +368,13 @@ class Mesh(Data):
     def _derived(self, key: str, compute: Callable[["_Arrays"], Any]) -> Any:
         cache = self.__dict__.setdefault("_cache", {})
         if key not in cache:
-            cache[key] = _to_torch(compute(self._arrays()), self.pos.device)
+            cache[key] = to_torch(compute(self._arrays()), self.pos.device)
         return cache[key]
 
     # torch_geometric
 
     def __setattr__(self, key: str, value: Any) -> None:
-        if key in ("pos", "cells", "sets"):
+        if key in ("pos", "cells", "sets", "periodic_pairs"):
             self.__dict__.pop("_cache", None)
         super().__setattr__(key, value)
 
@@ -375,7 +408,9 @@ class Mesh(Data):
         super().to(device, *args, non_blocking=non_blocking)
         if not args:
             self.__dict__["_cache"] = {
-                key: value if key == "arrays" else _map(lambda t: t.to(device, non_blocking=non_blocking), value)
+                key: value
+                if key in ("arrays", "topology")
+                else map_tensors(lambda t: t.to(device, non_blocking=non_blocking), value)
                 for key, value in cache.items()
             }
         return self
@@ -414,7 +449,7 @@ class _Arrays:
 
     def __init__(self, mesh: Mesh):
         self.pos: np.ndarray = mesh.pos.detach().cpu().numpy()
-        self.cells: dict[str, np.ndarray] = _numpy(mesh.cells)
+        self.cells: dict[str, np.ndarray] = numpy_of(mesh.cells)
         self.num_nodes: int = len(self.pos)
         self._cache: dict[str, Any] = {}
 
@@ -439,56 +474,13 @@ class _Arrays:
         return self._cache[key]
 
 
-def _numpy(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.detach().cpu().numpy() for name, value in tensors.items()}
-
-
-def _map(func: Callable[[Tensor], Tensor], value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _map(func, item) for key, item in value.items()}
-    return func(value)
-
-
-def _to_torch(value: Any, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {key: _to_torch(item, device) for key, item in value.items()}
-    return torch.from_numpy(np.ascontiguousarray(value)).to(device)
-
-
 def _apply_to_set(func: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, list):
         return [_apply_to_set(func, item) for item in value]
     return NamedSet(value.entity, func(value.ids))
 
 
-def _tensor(what: str, value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        tensor = value.detach()
-    else:
-        array = np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            raise MeshError(f"{what} has dtype {array.dtype}; give real numbers (float, integer or bool)")
-        if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-            array = array.astype(np.int64)
-        if array.dtype == np.longdouble:
-            array = array.astype(np.float64)
-        # a copy, made native-endian and contiguous: the caller's array may be read-only or change later
-        tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
-    if tensor.is_complex():
-        raise MeshError(f"{what} has dtype {tensor.dtype}; give its real and imaginary parts as two fields")
-    if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
-        tensor = tensor.to(torch.float32)
-    return tensor
-
-
-def _indices(what: str, value: Any) -> Tensor:
-    tensor = _tensor(what, value)
-    if tensor.numel() and (tensor.is_floating_point() or tensor.dtype == torch.bool):
-        raise MeshError(f"{what} has dtype {tensor.dtype}; indices must be integers")
-    return tensor.to(torch.long)
-
-
 def _named_set(name: str, value: Any) -> NamedSet:
     if isinstance(value, NamedSet):
-        return NamedSet(value.entity, _indices(f"set {name!r}", value.ids))
-    return NamedSet("node", _indices(f"set {name!r}", value).reshape(-1))
+        return NamedSet(value.entity, as_indices(f"set {name!r}", value.ids))
+    return NamedSet("node", as_indices(f"set {name!r}", value).reshape(-1))

@@ -1,0 +1,204 @@
+"""Laplacian, shortest paths, anchors and costs: analytic values, plain loops, invariances."""
+
+import heapq
+
+import numpy as np
+import pytest
+import torch
+from fixtures_meshes import plate
+from mesh.meshes import grid
+
+from flare_connect.errors import MeshError
+from flare_connect.mesh import Mesh
+from flare_connect.mesh.connectivity import kind_of
+from flare_connect.mesh.distances import anchors, diffusion_cost, geodesic_cost, geodesic_distance
+from flare_connect.mesh.operators import laplacian
+
+SOLIDS = ["tetra", "hexahedron", "wedge", "tetra10", "hexahedron20", "hexahedron27", "wedge15"]
+PLANES = ["triangle", "quad", "triangle6", "quad8", "quad9"]
+
+
+def matrix(mesh):
+    return laplacian(mesh.pos.numpy(), {kind: nodes.numpy() for kind, nodes in mesh.cells.items()})
+
+
+@pytest.mark.parametrize("kind", ["line", *PLANES, *SOLIDS])
+def test_laplacian_of_linear_fields_is_exact_inside(kind):
+    """Energy of a linear field is |slope|² times the measure, and it is harmonic at inner nodes."""
+    dim = kind_of(kind).dim
+    if dim == 1:
+        mesh = Mesh.from_arrays([[0, 0], [1, 0], [3, 0]], {"line": [[0, 1], [1, 2]]})
+    else:
+        mesh = grid(kind, (3, 2, 2)[:dim])
+    found = matrix(mesh)
+    slope = np.array([1.0, -2.0, 0.5])[: mesh.dim] * (1 if dim > 1 else [1, 0])
+    field = mesh.pos.numpy() @ slope + 3
+    assert field @ found @ field == pytest.approx(slope @ slope * mesh.total_measure)
+    inner = np.setdiff1d(np.arange(mesh.num_nodes), mesh.boundary_nodes.numpy())
+    np.testing.assert_allclose((found @ field)[inner], 0, atol=1e-12)
+    np.testing.assert_allclose(np.asarray(found.sum(1)), 0, atol=1e-12)
+    assert abs(found - found.T).max() == 0
+    assert np.linalg.eigvalsh(found.toarray()).min() > -1e-10
+
+
+def test_laplacian_of_triangles_is_the_cotangent_formula():
+    mesh = plate(5)
+    expected = np.zeros((mesh.num_nodes, mesh.num_nodes))
+    pos = mesh.pos.numpy()
+    for cell in mesh.cells["triangle"].numpy():
+        for i in range(3):
+            a, b, c = cell[i], cell[(i + 1) % 3], cell[(i + 2) % 3]  # the angle at c is opposite to the edge ab
+            u, v = pos[a] - pos[c], pos[b] - pos[c]
+            weight = (u @ v) / abs(u[0] * v[1] - u[1] * v[0]) / 2
+            expected[a, a] += weight
+            expected[b, b] += weight
+            expected[a, b] -= weight
+            expected[b, a] -= weight
+    np.testing.assert_allclose(matrix(mesh).toarray(), expected, atol=1e-12)
+
+
+def test_laplacian_of_a_surface_in_space_does_not_depend_on_its_orientation():
+    flat = plate(5)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    bent = Mesh.from_arrays(np.pad(flat.pos.numpy(), ((0, 0), (0, 1))) @ turn, flat.cells)
+    np.testing.assert_allclose(matrix(bent).toarray(), matrix(flat).toarray(), atol=1e-12)
+
+
+def plain_dijkstra(mesh, source):
+    neighbours = {}
+    pairs = [] if mesh.periodic_pairs is None else [*mesh.periodic_pairs.T.tolist()]
+    for a, b in mesh.edge_index.T.tolist():
+        neighbours.setdefault(a, []).append((b, float((mesh.pos[a] - mesh.pos[b]).norm())))
+    for a, b in pairs:
+        neighbours.setdefault(a, []).append((b, 0.0))
+        neighbours.setdefault(b, []).append((a, 0.0))
+    distance, heap = {}, [(0.0, source)]
+    while heap:
+        d, node = heapq.heappop(heap)
+        if node not in distance:
+            distance[node] = d
+            for other, length in neighbours.get(node, []):
+                heapq.heappush(heap, (d + length, other))
+    return torch.tensor([distance.get(i, torch.inf) for i in range(mesh.num_nodes)]).double()
+
+
+def periodic_square(n=6):
+    mesh = grid("quad", (n, n))
+    at = {tuple(p): i for i, p in enumerate(mesh.pos.int().tolist())}
+    pairs = [(at[0, j], at[n, j]) for j in range(n + 1)] + [(at[i, 0], at[i, n]) for i in range(n + 1)]
+    return Mesh.from_arrays(mesh.pos, mesh.cells, periodic_pairs=np.array(pairs).T), at
+
+
+def test_geodesics_against_a_plain_loop_and_around_a_hole():
+    mesh = plate(9)
+    found = geodesic_distance(mesh, torch.tensor([0, 17]))
+    for row, source in zip(found, [0, 17], strict=True):
+        torch.testing.assert_close(row, plain_dijkstra(mesh, source).double(), rtol=1e-6, atol=1e-6)
+    straight = (mesh.pos - mesh.pos[17]).norm(dim=1)
+    assert (found[1] >= straight - 1e-9).all()
+
+
+def test_geodesics_cross_periodic_sides_and_no_void():
+    mesh, at = periodic_square()
+    found = geodesic_distance(mesh, torch.tensor([at[1, 1]]))[0]
+    assert float(found[at[5, 1]]) == pytest.approx(2)  # through the side, not 4 across
+    torch.testing.assert_close(found, plain_dijkstra(mesh, at[1, 1]).double(), rtol=1e-6, atol=1e-6)
+    two = Mesh.from_arrays([[0, 0], [1, 0], [0, 1], [1.01, 0], [2, 0], [1.5, 1]], {"triangle": [[0, 1, 2], [3, 4, 5]]})
+    assert torch.isinf(geodesic_distance(two, torch.tensor([0]))[0, 3:]).all()
+    assert torch.isinf(diffusion_cost(two, torch.tensor([0, 4]))[3:, 0]).all()
+    assert torch.isinf(geodesic_cost(two, torch.tensor([0]))[3:, 0]).all()
+
+
+def test_anchors_are_nested_spread_and_reach_every_part():
+    mesh = plate(12)
+    eight, nearest = anchors(mesh, 8)
+    three, _ = anchors(mesh, 3)
+    assert torch.equal(eight[:3], three)
+    assert len(set(eight.tolist())) == 8
+    every = torch.stack([plain_dijkstra(mesh, int(a)).double() for a in eight])
+    torch.testing.assert_close(nearest, every.amin(0), rtol=1e-6, atol=1e-6)
+    for i in range(1, 8):  # each is the node farthest from those before it
+        assert float(every[:i, eight[i]].amin()) == pytest.approx(float(every[:i].amin(0).max()), rel=1e-6)
+    two = Mesh.from_arrays(
+        [[0, 0], [9, 0], [0, 9], [20, 0], [20.1, 0], [20, 0.1], [5, 5]], {"triangle": [[0, 1, 2], [3, 4, 5]]}
+    )
+    found, nearest = anchors(two, 2)
+    assert set(two.component[found].tolist()) == {0, 1}
+    assert torch.isinf(nearest[6])  # an orphan is reached by nothing
+    with pytest.raises(MeshError, match="between 1 and the mesh's 6 nodes in use, got 7"):
+        anchors(two, 7)
+
+
+def test_anchors_do_not_depend_on_numbering_place_or_orientation():
+    mesh = plate(10, seed=3)
+    found, _ = anchors(mesh, 6)
+    order = torch.randperm(mesh.num_nodes)
+    angle = torch.tensor(0.7).double()
+    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    inverse = torch.argsort(order)
+    other = Mesh.from_arrays(3 * mesh.pos[order] @ turn + 5, {"triangle": inverse[mesh.cells["triangle"]]})
+    assert torch.equal(order[anchors(other, 6)[0]], found)
+
+
+def test_diffusion_on_a_line_decays_as_the_exponential():
+    """(−d²/dx² + κ) u = δ in the middle of a long line: c = √κ |x − a|, up to the grid's own dispersion."""
+    n, kappa = 801, 900.0
+    x = np.linspace(0, 1, n)
+    line = Mesh.from_arrays(np.stack([x, 0 * x], 1), {"line": np.stack([np.arange(n - 1), np.arange(1, n)], 1)})
+    found = diffusion_cost(line, torch.tensor([n // 2]), scales=(kappa,))[:, 0, 0]
+    away = torch.from_numpy(np.abs(x - 0.5))
+    near = away < 0.4  # the ends reflect
+    torch.testing.assert_close(found[near], np.sqrt(kappa) * away[near], rtol=2e-3, atol=1e-3)
+
+
+def test_diffusion_goes_round_the_hole_and_through_periodic_sides():
+    mesh = plate(12)
+    left = int((mesh.pos - torch.tensor([0.3, 0.5])).norm(dim=1).argmin())
+    across = int((mesh.pos - torch.tensor([0.7, 0.5])).norm(dim=1).argmin())
+    beside = int((mesh.pos - torch.tensor([0.3, 0.9])).norm(dim=1).argmin())  # as far, with nothing between
+    cost = diffusion_cost(mesh, torch.tensor([left]), scales=(1.0, 60.0))[:, 0]
+    assert (cost[left] == 0).all()
+    assert (cost >= 0).all()
+    assert (cost[across] > cost[beside]).all()
+    torus, at = periodic_square()
+    cost = diffusion_cost(torus, torch.tensor([at[1, 1]]))[:, 0]
+    assert float(cost[at[0, 3], 1]) == pytest.approx(float(cost[at[6, 3], 1]))
+    torch.testing.assert_close(cost[at[5, 1]], cost[at[3, 1]])
+
+
+def test_diffusion_solves_its_equation_and_scales_with_the_mesh():
+    mesh = plate(8)
+    nodes = torch.tensor([3, 20])
+    found = diffusion_cost(mesh, nodes, scales=(5.0,))[:, :, 0].numpy()
+    system = matrix(mesh).toarray() + np.diag(mesh.node_volume.numpy()) * 5.0 / mesh.length_scale**2
+    for column, node in zip(found.T, nodes.tolist(), strict=True):
+        exact = np.linalg.solve(system, np.eye(mesh.num_nodes)[node])
+        np.testing.assert_allclose(np.exp(-column), exact / exact[node], rtol=1e-9)
+    larger = Mesh.from_arrays(7 * mesh.pos, mesh.cells)
+    torch.testing.assert_close(diffusion_cost(larger, nodes, scales=(5.0,))[:, :, 0], torch.from_numpy(found))
+
+
+def test_diffusion_costs_converge_with_the_mesh():
+    def cost(n):
+        mesh = plate(n, hole=True)
+        a, b = (int((mesh.pos - torch.tensor(p)).norm(dim=1).argmin()) for p in ([0.0, 0.0], [1.0, 1.0]))
+        c = int((mesh.pos - torch.tensor([1.0, 0.0])).norm(dim=1).argmin())
+        found = diffusion_cost(mesh, torch.tensor([a]), scales=(60.0,))[:, 0, 0]
+        return float(found[b] - found[c])  # the anchor's own element cancels
+
+    values = [cost(n) for n in (6, 12, 24, 48)]
+    steps = [abs(a - b) for a, b in zip(values, values[1:], strict=False)]
+    assert steps[2] < 0.5 * steps[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: geodesic_distance(m, torch.tensor([99999])), "nodes must be between 0"),
+        (lambda m: diffusion_cost(m, torch.tensor([0]), scales=(0.0,)), "must be positive numbers, got"),
+        (lambda m: diffusion_cost(m, torch.tensor([-1])), "nodes must be between 0"),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(MeshError, match=message):
+        call(plate(4))
