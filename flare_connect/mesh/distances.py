@@ -39,7 +39,7 @@ def geodesic_distance(mesh: Mesh, sources: Int[Tensor, " K"]) -> Float[Tensor, "
         MeshError: if a source is no node.
     """
     nodes = _checked(mesh, sources)
-    return torch.from_numpy(np.atleast_2d(dijkstra(_graph(mesh), indices=nodes)))
+    return torch.from_numpy(np.atleast_2d(dijkstra(edge_graph(mesh), indices=nodes)))
 
 
 def anchors(mesh: Mesh, count: int) -> tuple[Int[Tensor, " M"], Float[Tensor, " N"]]:
@@ -64,7 +64,7 @@ def anchors(mesh: Mesh, count: int) -> tuple[Int[Tensor, " M"], Float[Tensor, " 
         raise MeshError(f"`count` must be between 1 and the mesh's {int(used.sum())} nodes in use, got {count}")
     pos, volume = mesh.pos.double().numpy(), mesh.node_volume.double().numpy()
     straight = np.linalg.norm(pos - (volume[:, None] * pos).sum(0) / volume.sum(), axis=1)
-    graph = _graph(mesh)
+    graph = edge_graph(mesh)
     nearest = np.where(used, np.inf, -1.0)
     chosen = np.empty(count, dtype=np.int64)
     for i in range(count):
@@ -76,6 +76,23 @@ def anchors(mesh: Mesh, count: int) -> tuple[Int[Tensor, " M"], Float[Tensor, " 
         np.minimum(nearest, found, out=nearest, where=used)
     nearest[~used] = np.inf
     return torch.from_numpy(chosen), torch.from_numpy(nearest)
+
+
+def clusters(mesh: Mesh, anchor_nodes: Int[Tensor, " M"]) -> Int[Tensor, " N"]:
+    """The nearest anchor of each node along the mesh: connected cells around the anchors.
+
+    Returns:
+        Number of the anchor, 0 to M − 1; -1 where none can be reached. Of equally near anchors one is taken whose cell
+        stays connected.
+
+    Raises:
+        MeshError: if an anchor is no node.
+    """
+    nodes = _checked(mesh, anchor_nodes)
+    found = dijkstra(edge_graph(mesh), indices=nodes, min_only=True, return_predecessors=True)[2]
+    number = np.full(mesh.num_nodes + 1, -1, dtype=np.int64)
+    number[nodes[::-1]] = np.arange(len(nodes))[::-1]
+    return torch.from_numpy(number[np.where(found < 0, mesh.num_nodes, found)])
 
 
 def geodesic_cost(mesh: Mesh, anchor_nodes: Int[Tensor, " M"]) -> Float[Tensor, "N M"]:
@@ -112,11 +129,11 @@ def diffusion_cost(
     if not scales or min(scales) <= 0:
         raise MeshError(f"`scales` must be positive numbers, got {list(scales)}")
     nodes = _checked(mesh, anchor_nodes)
-    system, volume, glue = _diffusion_system(mesh)
+    system, volume, glue = diffusion_system(mesh)
     unused = volume[glue][nodes] <= 0
     if unused.any():
         raise MeshError(f"anchor {int(nodes[unused][0])} is a node that no cell uses")
-    part = connected_components(_graph(mesh), directed=False)[1]
+    part = connected_components(edge_graph(mesh), directed=False)[1]
     apart = part[:, None] != part[nodes][None, :]
     out = np.empty((mesh.num_nodes, len(nodes), len(scales)))
     for s, kappa in enumerate(scales):
@@ -141,8 +158,8 @@ def _solve(stiffness: csr_matrix, weight: np.ndarray, columns: np.ndarray) -> np
     return out
 
 
-def _diffusion_system(mesh: Mesh) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
-    """Laplacian, node volumes, and the node that stands for each: periodic partners are one unknown."""
+def diffusion_system(mesh: Mesh) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
+    """Laplacian `[N, N]`, node volumes `[N]`, and the node that stands for each: periodic partners are one unknown."""
     matrix = laplacian(mesh.pos.double().numpy(), {kind: nodes.numpy() for kind, nodes in mesh.cells.items()})
     volume = mesh.node_volume.double().numpy()
     glue = np.arange(mesh.num_nodes)
@@ -153,8 +170,8 @@ def _diffusion_system(mesh: Mesh) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
     return matrix, volume, glue
 
 
-def _graph(mesh: Mesh) -> csr_matrix:
-    """Edges weighted by their length; explicit zeros join periodic pairs."""
+def edge_graph(mesh: Mesh) -> csr_matrix:
+    """Edges weighted by their length `[N, N]`; periodic pairs are joined by an edge that is as good as nothing long."""
     edges = mesh.edge_index.numpy()
     pos = mesh.pos.double().numpy()
     length = np.linalg.norm(pos[edges[1]] - pos[edges[0]], axis=1)
