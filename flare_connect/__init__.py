@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .train import fit as fit
     from .viz import plot_field as plot_field
     from .viz import plot_mesh as plot_mesh
+    from .viz import plot_topology as plot_topology
     from .viz import save_fields as save_fields
 
 __version__ = "0.1.0"
@@ -49,7 +50,7 @@ _HOME = {
     "mesh": ("Mesh", "MeshStore", "NamedSet", "load_mesh", "prepare_meshes", "write_store"),
     "models": ("Architecture", "FlareConnect", "FlareConnectConfig"),
     "train": ("DataConfig", "OptimiserConfig", "TrainConfig", "evaluate", "fit"),
-    "viz": ("plot_field", "plot_mesh", "save_fields"),
+    "viz": ("plot_field", "plot_mesh", "plot_topology", "save_fields"),
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)
 __all__ += ["__version__"]

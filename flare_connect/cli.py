@@ -78,19 +78,46 @@ def _overview() -> str:
 def _info_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("file", type=str, help="mesh file, or prepared data set (.h5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--topology", action="store_true", help="also holes, handles, cavities, boundary parts")
+    parser.add_argument("--picture", type=str, default=None, help="draw the topology into this picture (mesh files)")
 
 
 def _info(args: "Namespace") -> None:
     if Path(args.file).suffix in (".h5", ".hdf5"):
+        if args.topology or args.picture:
+            raise InputError("`--topology` and `--picture` take a mesh file, not a data set")
         summary = _store_summary(args.file)
     else:
         from flare_connect.mesh import load_mesh
 
-        summary = load_mesh(args.file, allow_nonfinite=True).summary()
+        mesh = load_mesh(args.file, allow_nonfinite=True)
+        summary = mesh.summary()
+        if args.topology:
+            summary |= _topology_summary(mesh)
+        if args.picture:
+            from flare_connect.viz import plot_topology
+
+            plot_topology(mesh, save=args.picture)
     if args.json:
         print(json.dumps(summary, indent=2))
     else:
         _print_tables(args.file, summary)
+
+
+def _topology_summary(mesh: "Mesh") -> dict[str, Any]:
+    from flare_connect.mesh import local_thickness
+
+    found, thickness = mesh.topology, local_thickness(mesh)
+    parts = mesh.boundary_component
+    sizes = {f"part {i}": int((parts == i).sum()) for i in range(min(int(parts.max()) + 1, 20))}
+    return {
+        "betti_numbers": dict(zip(("parts", "loops", "cavities"), found.betti, strict=True)),
+        "euler_characteristic": found.euler,
+        "genus": found.genus,
+        "boundary_parts": {"count": found.num_boundary_components, "nodes": sizes},
+        "local_thickness": {"min": float(thickness.min()), "median": float(thickness.median())},
+        "cells_sharing_a_facet": int(mesh.dual_edges.shape[1]),
+    }
 
 
 def _store_summary(path: str) -> dict[str, Any]:
@@ -322,7 +349,7 @@ def _demo(args: "Namespace") -> None:
 COMMANDS = {
     "info": Command(
         summary="what a mesh file or a data set holds",
-        details="Cells, fields, sets, components, boundary, quality.",
+        details="Cells, fields, sets, components, boundary, quality; with --topology what no stretching changes.",
         arguments=_info_arguments,
         work=_info,
     ),

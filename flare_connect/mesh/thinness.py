@@ -1,8 +1,11 @@
 """How thin a mesh is at a node, and how near its boundaries are, measured along the mesh."""
 
+import heapq
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
@@ -37,29 +40,49 @@ def component_distances(mesh: Mesh, count: int = 2) -> tuple[Float[Tensor, "N K"
 
 
 def local_thickness(mesh: Mesh) -> Float[Tensor, " N"]:
-    """Diameter of the largest ball that fits between the boundaries at the ridge above each node `[N]`.
+    """Diameter of the largest ball between the boundaries that reaches a node `[N]`.
 
-    Climbs from each node to the neighbour that is farthest from the boundary until none is farther, and takes twice
-    that distance: in a strip its width, in a plate of holes the width of the nearest open region. Distances go along
-    mesh edges, so a strip of few elements comes out in whole elements.
+    Balls sit at nodes and are measured along mesh edges; the largest is laid first, and a node keeps the first one that
+    reaches it, to within one edge. So it is right to within an element: a ligament without inner nodes has the length
+    of its shortest edges. Periodic sides are no boundary.
 
     Returns:
-        In units of `pos`; infinite on a mesh without boundary.
+        In units of `pos`; infinite on a mesh without boundary, 0 at nodes that no cell uses.
+
+    Source: local thickness, Hildebrand and Rüegsegger 1997. One Python step a node: 0.6 s for a bracket of 100,000.
     """
-    label = mesh.boundary_component.cpu().numpy()
-    on_boundary = np.flatnonzero(label >= 0)
+    on_boundary = np.flatnonzero(mesh.boundary_component.cpu().numpy() >= 0)
     if not len(on_boundary):
         return torch.full((mesh.num_nodes,), torch.inf, dtype=torch.float64)
-    depth = dijkstra(edge_graph(mesh), indices=on_boundary, min_only=True)
-    source, target = mesh.edge_index.cpu().numpy()
-    # The deepest neighbour of each node, itself where none is deeper; of equals the first.
-    order = np.lexsort((target, -depth[target], source))
-    first = np.unique(source[order], return_index=True)[1]
-    best = np.arange(mesh.num_nodes)
-    node, neighbour = source[order][first], target[order][first]
-    best[node] = np.where(depth[neighbour] > depth[node], neighbour, node)
-    while True:  # each round doubles the length of the climb
-        further = best[best]
-        if np.array_equal(further, best):
-            return torch.from_numpy(2 * depth[best])
-        best = further
+    graph = edge_graph(mesh)
+    depth = dijkstra(graph, indices=on_boundary, min_only=True)
+    depth[~np.isfinite(depth)] = 0.0
+    starts, ends, lengths = graph.indptr.tolist(), graph.indices.tolist(), graph.data.tolist()
+    shortest, longest = _incident(graph)
+    thickness = np.zeros(mesh.num_nodes)
+    done = np.zeros(mesh.num_nodes, dtype=bool).tolist()
+    # (−radius, −what is left of it, node): the largest ball first, and in it the nearest node first
+    heap = list(zip((-depth).tolist(), (-(depth + longest)).tolist(), range(mesh.num_nodes), strict=True))
+    heapq.heapify(heap)
+    while heap:
+        radius, left, node = heapq.heappop(heap)
+        if done[node]:
+            continue
+        done[node] = True
+        thickness[node] = -2 * radius
+        for i in range(starts[node], starts[node + 1]):
+            rest = left + lengths[i]
+            if rest <= 0 and not done[ends[i]]:
+                heapq.heappush(heap, (radius, rest, ends[i]))
+    return torch.from_numpy(np.maximum(thickness, shortest))
+
+
+def _incident(graph: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Length of the shortest and of the longest edge at each node; 0 where there is none, periodic links left out."""
+    count = graph.shape[0]
+    node = np.repeat(np.arange(count), np.diff(graph.indptr))
+    real = graph.data > 1e-300
+    shortest, longest = np.full(count, np.inf), np.zeros(count)
+    np.minimum.at(shortest, node[real], graph.data[real])
+    np.maximum.at(longest, node[real], graph.data[real])
+    return np.where(np.isfinite(shortest), shortest, 0.0), longest

@@ -47,13 +47,15 @@ def boundary_component(boundary: Boundary, pos: np.ndarray, pairs: np.ndarray | 
     Args:
         boundary: facets of one cell.
         pos: node positions `[N, dim]`.
-        pairs: periodic pairs `[2, P]`; the components at both ends are one.
+        pairs: periodic pairs `[2, P]`; the components at both ends are one, and the sides that the pairs glue
+            together are no boundary.
     """
     label = np.full(len(pos), -1, dtype=np.int64)
-    nodes = boundary.node_ids()
-    if not len(nodes):
+    tables = _outer_facets(boundary, len(pos), pairs)
+    if not tables:
         return label
-    links = [np.stack([table[:, :-1].reshape(-1), table[:, 1:].reshape(-1)]) for table in boundary.nodes.values()]
+    nodes = np.unique(np.concatenate([table.reshape(-1) for table in tables]))
+    links = [np.stack([table[:, :-1].reshape(-1), table[:, 1:].reshape(-1)]) for table in tables]
     if pairs is not None:
         on = np.zeros(len(pos), dtype=bool)
         on[nodes] = True
@@ -67,6 +69,21 @@ def boundary_component(boundary: Boundary, pos: np.ndarray, pairs: np.ndarray | 
     rank[np.lexsort((first, -np.linalg.norm(high - low, axis=1)))] = np.arange(len(names))
     label[nodes] = rank[index]
     return label
+
+
+def _outer_facets(boundary: Boundary, num_nodes: int, pairs: np.ndarray | None) -> list[np.ndarray]:
+    """Facet tables `[F, k]` of the boundary, those left out that coincide with another once the pairs are glued."""
+    tables = [table for table in boundary.nodes.values() if len(table)]
+    if pairs is None or not tables:
+        return tables
+    glue = glued(pairs, num_nodes)
+    corners = [CELL_KINDS[kind].num_corners for kind, table in boundary.nodes.items() if len(table)]
+    keys = np.concatenate(
+        [sorted_corners(glue[table[:, :count]], num_nodes) for table, count in zip(tables, corners, strict=True)]
+    )
+    _, index, times = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    alone = np.split(times[index.reshape(-1)] == 1, np.cumsum([len(table) for table in tables])[:-1])
+    return [table[keep] for table, keep in zip(tables, alone, strict=True) if keep.any()]
 
 
 def topology(cells: Mapping[str, np.ndarray], num_nodes: int, pairs: np.ndarray | None = None) -> Topology:

@@ -7,5 +7,6 @@ from flare_connect.viz.export import save_fields
 from flare_connect.viz.field import plot_field
 from flare_connect.viz.outline import plot_mesh
 from flare_connect.viz.render import RenderError
+from flare_connect.viz.topology import plot_topology
 
-__all__ = ["plot_field", "plot_mesh", "save_fields", "RenderError"]
+__all__ = ["plot_field", "plot_mesh", "plot_topology", "save_fields", "RenderError"]

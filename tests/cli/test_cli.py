@@ -34,6 +34,21 @@ def test_help_lists_every_command(capsys):
     assert fc.__version__ in capsys.readouterr().out
 
 
+def test_info_tells_and_draws_the_topology(tmp_path, capsys):
+    plate(9).save(tmp_path / "plate.vtu")
+    assert (
+        main(["info", str(tmp_path / "plate.vtu"), "--topology", "--json", "--picture", str(tmp_path / "t.png")]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["betti_numbers"] == {"parts": 1, "loops": 1, "cavities": 0}
+    assert found["boundary_parts"]["count"] == 2
+    assert found["genus"] == 0
+    assert 0 < found["local_thickness"]["min"] <= found["local_thickness"]["median"] < 1
+    assert (tmp_path / "t.png").is_file()
+    assert main(["info", str(tmp_path / "plate.vtu")]) == 0
+    assert "betti" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as stop:

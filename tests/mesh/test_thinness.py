@@ -37,11 +37,49 @@ def test_distances_to_the_two_nearest_boundaries():
     assert set(which[middle, :2].tolist()) == {1, 2}
 
 
+def plain_thickness(mesh):
+    """Largest diameter of all balls that reach a node, by all pairs of nodes."""
+    boundary = (mesh.boundary_component >= 0).nonzero().squeeze(1)
+    between = geodesic_distance(mesh, torch.arange(mesh.num_nodes))
+    depth = between[boundary].amin(0)
+    source, target = mesh.edge_index
+    length = (mesh.pos[source] - mesh.pos[target]).norm(dim=1)
+    longest = torch.zeros(mesh.num_nodes).double().scatter_reduce(0, source, length, "amax")
+    reached = between <= (depth + longest)[:, None]
+    return torch.where(reached, 2 * depth[:, None], 0.0).amax(0)
+
+
 def test_thickness_of_a_strip_is_its_width_everywhere():
     strip = grid("quad", (20, 4))
     assert (local_thickness(strip)[strip.pos[:, 0].sub(10).abs() < 7] == 4).all()
     bar = Mesh.from_arrays(0.5 * strip.pos, strip.cells)
     torch.testing.assert_close(local_thickness(bar), 0.5 * local_thickness(strip))
+
+
+def test_thickness_is_at_most_that_of_all_balls_and_finds_the_thin_places():
+    mesh = plate(18)
+    found, every = local_thickness(mesh), plain_thickness(mesh)
+    assert (found <= every.clamp_min(1e-9) + 0.1).all()
+    assert float((found - every).abs().median()) < 0.06  # an edge of this mesh
+    ligament = two_holes()
+    middle = int((ligament.pos - torch.tensor([6.0, 2.0])).norm(dim=1).argmin())
+    corner = int((ligament.pos - torch.tensor([1.0, 1.0])).norm(dim=1).argmin())
+    assert local_thickness(ligament)[middle] <= local_thickness(ligament)[corner] + 2
+    one_element = grid("quad", (8, 1))
+    assert (local_thickness(one_element) == 1).all()
+
+
+def test_glued_sides_are_no_boundary():
+    square = grid("quad", (9, 9))
+    hole = (square.pos[square.cells["quad"]].mean(1) - 4.5).abs().amax(1) < 1
+    cell = Mesh.from_arrays(square.pos, {"quad": square.cells["quad"][~hole]})
+    torus = Mesh.from_arrays(cell.pos, cell.cells, periodic_pairs=find_periodic_pairs(cell))
+    assert int(cell.boundary_component.max()) == 1
+    assert int(torus.boundary_component.max()) == 0
+    assert torus.topology.num_boundary_components == 1
+    at_hole = (torus.pos - 4.5).abs().amax(1) == 0.5
+    assert torch.equal(torus.boundary_component == 0, at_hole)
+    assert local_thickness(torus).max() > local_thickness(cell).max()
 
 
 def test_a_closed_surface_has_no_thickness():
