@@ -7,12 +7,14 @@ import pytest
 import torch
 from fixtures_meshes import plate
 from mesh.meshes import grid
+from scipy.sparse import csr_matrix
 
 from flare_connect.errors import MeshError
 from flare_connect.mesh import Mesh
 from flare_connect.mesh.connectivity import kind_of
 from flare_connect.mesh.distances import anchors, diffusion_cost, geodesic_cost, geodesic_distance
 from flare_connect.mesh.operators import laplacian
+from flare_connect.mesh.solvers import solve_iterative
 
 SOLIDS = ["tetra", "hexahedron", "wedge", "tetra10", "hexahedron20", "hexahedron27", "wedge15"]
 PLANES = ["triangle", "quad", "triangle6", "quad8", "quad9"]
@@ -176,6 +178,21 @@ def test_diffusion_solves_its_equation_and_scales_with_the_mesh():
         np.testing.assert_allclose(np.exp(-column), exact / exact[node], rtol=1e-9)
     larger = Mesh.from_arrays(7 * mesh.pos, mesh.cells)
     torch.testing.assert_close(diffusion_cost(larger, nodes, scales=(5.0,))[:, :, 0], torch.from_numpy(found))
+
+
+def test_the_iterative_solver_agrees_with_the_direct_one(device):
+    mesh = grid("tetra", (6, 5, 4))
+    nodes = anchors(mesh, 9)[0]
+    direct = diffusion_cost(mesh, nodes, solver="direct")
+    iterative = diffusion_cost(mesh, nodes, solver="iterative", device=device)
+    torch.testing.assert_close(iterative, direct, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(diffusion_cost(mesh, nodes), direct)
+
+
+def test_an_iteration_that_does_not_converge_says_so():
+    matrix = csr_matrix(np.diag([1.0, 1e-8]) + 1e-9)
+    with pytest.raises(MeshError, match="stopped after 1 iterations at a residual of"):
+        solve_iterative(matrix, torch.ones(2, 1).double(), max_iterations=1)
 
 
 def test_diffusion_costs_converge_with_the_mesh():
