@@ -7,7 +7,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flare_connect.errors import MeshError, MeshReadError
+from flare_connect.mesh.abaqus import read_sets
 from flare_connect.mesh.convert import from_meshio, from_pyvista
 from flare_connect.mesh.mesh import Mesh
 from flare_connect.mesh.quiet import quiet
@@ -61,7 +64,10 @@ def load_mesh(path: str | Path, *, allow_nonfinite: bool = False) -> Mesh:
                 break  # the format's own library read it: the other one cannot know better
             continue
         try:
-            return convert(raw, allow_nonfinite=allow_nonfinite)
+            mesh = convert(raw, allow_nonfinite=allow_nonfinite)
+            if getattr(raw, "named_sets", None) is not None:
+                mesh.sets = raw.named_sets
+            return mesh
         except MeshError as error:
             raise type(error)(f"{path}: {error}") from error
         except Exception as error:
@@ -110,6 +116,10 @@ def _read_meshio(path: Path) -> Any:
             raise _Failed(" ".join(said.split()) or "gave up on the file") from error
     if not any(len(block.data) for block in m.cells):
         raise _Failed(_NO_CELLS)
+    if path.suffix.lower() == ".inp":
+        m.named_sets = read_sets(path, [(block.type, np.asarray(block.data)) for block in m.cells], len(m.points))
+        if m.named_sets is not None:  # meshio's own are incomplete, and those of nested sets unusable
+            m.point_sets, m.cell_sets = {}, {}
     return m
 
 
