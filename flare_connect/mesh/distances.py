@@ -27,8 +27,8 @@ _DIRECT = 200_000  # unknowns up to which the factorisation of a solid fits into
 def geodesic_distance(mesh: Mesh, sources: Int[Tensor, " K"]) -> Float[Tensor, "K N"]:
     """Length of the shortest path along mesh edges from each source to each node.
 
-    Longer than the true distance by a few per cent (paths follow edges), exact along edges. Periodic pairs are one
-    place.
+    Paths follow edges, so they are longer than the true distance: by 10 % in the mean on unstructured meshes (20 % at
+    worst), by up to 41 % across the diagonals of structured triangles. Periodic pairs are one place.
 
     Args:
         mesh: any mesh.

@@ -45,7 +45,7 @@ def laplacian_modes(mesh: Mesh, count: int) -> tuple[Float[Tensor, " K"], Float[
     root = np.sqrt(volume[rows])
     symmetric = diags(1 / root) @ matrix[rows][:, rows] @ diags(1 / root) * scale
     symmetric = (symmetric + symmetric.T) / 2
-    # One more than asked for, so that a space that the cut goes through is noticed by its neighbour's eigenvalue.
+    # A few more than asked for, so that a space of equal eigenvalues that the cut goes through is whole.
     wanted = min(count + 4, len(rows) - 1)
     if len(rows) <= _DENSE:
         values, vectors = eigh(symmetric.toarray(), subset_by_index=[0, wanted - 1])

@@ -1,7 +1,7 @@
 """Moving rows between layouts with cheap backward passes.
 
-Plain advanced indexing is right too, but its backward sorts the indices and adds duplicates one after another: with a
-few meshes of thousands of points each, that alone took most of a training step on a GPU.
+Plain advanced indexing is right too, but on a GPU its backward sorts the indices and adds duplicates one after another,
+which is slow where thousands of points read the row of their mesh.
 """
 
 from jaxtyping import Float, Int
