@@ -288,7 +288,7 @@ class Mesh(Data):
 
     @property
     def topology(self) -> topology.Topology:
-        """Betti numbers, Euler characteristic, genus, boundary parts; the sides of a periodic mesh are glued."""
+        """Betti numbers, Euler characteristic, genus, boundary parts; sides of a periodic planar mesh are glued."""
         cache = self.__dict__.setdefault("_cache", {})
         if "topology" not in cache:
             arrays = self._arrays()

@@ -95,10 +95,11 @@ def topology(cells: Mapping[str, np.ndarray], num_nodes: int, pairs: np.ndarray 
     Args:
         cells: cell kind → nodes `[n, k]`.
         num_nodes: N.
-        pairs: periodic pairs `[2, P]` to be glued: facets that coincide then are no boundary.
+        pairs: periodic pairs `[2, P]` to be glued: facets that coincide then are no boundary. Solids are counted as
+            they are, without gluing: the count of cavities by skins holds in space and not on a 3-torus.
     """
     top = topological_dim(cells)
-    glue = np.arange(num_nodes) if pairs is None else glued(pairs, num_nodes)
+    glue = np.arange(num_nodes) if pairs is None or top == 3 else glued(pairs, num_nodes)
     corners: dict[str, np.ndarray] = {}
     for name, nodes in cells.items():
         kind = kind_of(name)

@@ -78,6 +78,14 @@ def test_gluing_the_sides_of_a_perforated_cell_makes_a_torus_with_holes():
     assert (found.betti, found.genus, found.num_boundary_components) == ((1, 3, 0), 1, 2)
 
 
+def test_periodic_solids_are_counted_as_they_are():
+    block = without(grid("hexahedron", (3, 3, 3)), {13})
+    at = {tuple(p): i for i, p in enumerate(block.pos.round().int().tolist())}
+    pairs = np.array([(at[0, j, k], at[3, j, k]) for j in range(4) for k in range(4)]).T
+    assert of(block, pairs) == of(block)
+    assert of(block, pairs).betti == (1, 0, 1)
+
+
 def test_two_parts_and_lines():
     two = Mesh.from_arrays([[0, 0], [1, 0], [0, 1], [5, 5], [6, 5], [5, 6]], {"triangle": [[0, 1, 2], [3, 4, 5]]})
     assert of(two).betti == (2, 0, 0)
