@@ -1,7 +1,8 @@
 """Meshes, known before anything is learned: files, fields, connectivity, boundary, volumes, prepared data sets."""
 
 from flare_connect.mesh.cells import CELL_KINDS, CellKind
-from flare_connect.mesh.distances import anchors, clusters, diffusion_cost, geodesic_cost, geodesic_distance
+from flare_connect.mesh.diffusion import diffusion_cost
+from flare_connect.mesh.distances import anchors, clusters, geodesic_cost, geodesic_distance
 from flare_connect.mesh.interpolation import cell_to_point
 from flare_connect.mesh.mesh import Mesh, NamedSet
 from flare_connect.mesh.modes import laplacian_modes

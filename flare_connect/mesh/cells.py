@@ -25,6 +25,7 @@ class CellKind:
         edges: local nodes of every edge `[e, 2]`, quadratic edges as (corner, mid) and (mid, corner).
         facets: facet kind and its local nodes, oriented outward for a cell of positive measure.
         simplices: local nodes of the simplices that fill the cell `[s, dim + 1]`; ids from k on are `virtual`.
+        filling: numbers of the simplices that make up one of the fillings, for uses that need no symmetry.
         weights: how often each simplex counts `[s]`; where several fillings are averaged this is a fraction.
         virtual: positions of helper points from the nodes `[v, k]`.
         shares: part of each simplex's measure that each node receives `[s, k]`; a row sums to its weight.
@@ -40,6 +41,7 @@ class CellKind:
     edges: np.ndarray
     facets: tuple[tuple[str, tuple[int, ...]], ...]
     simplices: np.ndarray
+    filling: np.ndarray
     weights: np.ndarray
     virtual: np.ndarray
     shares: np.ndarray
@@ -282,11 +284,18 @@ def _build(name: str) -> CellKind:
     reference = np.array(points)
     virtual, redistribute = _virtual_points(name, facet_mids, num_nodes)
     pieces = _PIECES.get(name, ((corners, (tuple(range(num_corners)),), 1.0),))
-    simplices, weights = [], []
+    simplices: list[list[int]] = []
+    weights: list[float] = []
+    first: list[int] = []
+    shared = False  # pieces that count less than once are ways to fill one place: the first is as good as the others
     for piece_kind, cells, weight in pieces:
         fillings = _FILLINGS[piece_kind]
+        counts = weight == 1.0 or not shared
+        shared |= weight < 1.0
         for cell in cells:
-            for filling in fillings:
+            for which, filling in enumerate(fillings):
+                if counts and which == 0:
+                    first += range(len(simplices), len(simplices) + len(filling))
                 simplices += [[cell[i] for i in simplex] for simplex in filling]
                 weights += [weight / len(fillings)] * len(filling)
     receives = np.concatenate([np.eye(num_nodes), redistribute])
@@ -302,6 +311,7 @@ def _build(name: str) -> CellKind:
         edges=np.array(edges, dtype=np.int64).reshape(-1, 2),
         facets=tuple(facets),
         simplices=ids,
+        filling=np.array(first),
         weights=np.array(weights),
         virtual=virtual,
         shares=receives[ids].mean(1) * np.array(weights)[:, None],

@@ -1,4 +1,4 @@
-"""How far it is along the mesh: shortest paths, anchors spread by them, the cost of going from an anchor to a node.
+"""How far it is along the mesh: shortest paths, anchors spread by them, the clusters around them.
 
 Nothing here crosses a void: a node in another part of the mesh is infinitely far.
 """
@@ -9,39 +9,69 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse import coo_matrix, csr_matrix, diags
-from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from flare_connect.errors import MeshError
+from flare_connect.mesh.arrays import numpy_of
+from flare_connect.mesh.marching import march
 from flare_connect.mesh.mesh import Mesh
-from flare_connect.mesh.operators import laplacian
-from flare_connect.mesh.solvers import solve_direct, solve_iterative
 from flare_connect.mesh.topology import glued
 
-# Relative to the value at its anchor, a diffused quantity below this is lost in the rounding of the solution.
-_FLOOR = 1e-14
-_DIRECT = 200_000  # unknowns up to which the factorisation of a solid fits into a few gigabytes
 
+def geodesic_distance(
+    mesh: Mesh,
+    sources: Int[Tensor, " K"],
+    *,
+    through: Literal["cells", "edges"] = "cells",
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "K N"]:
+    """Length of the shortest path in the mesh from each source to each node; periodic pairs are one place.
 
-def geodesic_distance(mesh: Mesh, sources: Int[Tensor, " K"]) -> Float[Tensor, "K N"]:
-    """Length of the shortest path along mesh edges from each source to each node.
-
-    Paths follow edges, so they are longer than the true distance: by 10 % in the mean on unstructured meshes (20 % at
-    worst), by up to 41 % across the diagonals of structured triangles. Periodic pairs are one place.
+    Through cells it is exact where the source is in straight sight, and first order in the size of an element behind
+    corners and holes: 0.1 % in the mean around a ring of 5,000 nodes. Along edges it is too long, by 5 to 10 % in the
+    mean on unstructured meshes and by up to 41 % across the diagonals of structured ones, whatever the resolution; it
+    is what `anchors` and `clusters` use, for whom the order of nodes is enough.
 
     Args:
         mesh: any mesh.
         sources: nodes.
+        through: what paths may cross. 64 sources on 10,000 nodes of triangles take 1 s through cells on two CPU cores
+            and 0.1 s along edges; on 7,000 nodes of tetrahedra 7 s and 0.1 s.
+        device: where to compute paths through cells.
 
     Returns:
         Float64, in units of `pos`; infinite where there is no path.
 
     Raises:
         MeshError: if a source is no node.
+
+    Source: see `flare_connect.mesh.marching.march`.
     """
-    nodes = _checked(mesh, sources)
-    return torch.from_numpy(np.atleast_2d(dijkstra(edge_graph(mesh), indices=nodes)))
+    nodes = checked_nodes(mesh, sources)
+    if through == "edges":
+        return torch.from_numpy(np.atleast_2d(dijkstra(edge_graph(mesh), indices=nodes)))
+    return distance_from(mesh, [nodes[i : i + 1] for i in range(len(nodes))], device=device)
+
+
+def distance_from(
+    mesh: Mesh,
+    sets: Sequence[np.ndarray],
+    *,
+    facets: Sequence[np.ndarray] | None = None,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "K N"]:
+    """Length of the shortest path through cells to the nearest node of each set; see `flare_connect.mesh.marching`."""
+    return march(
+        mesh.pos.double().cpu().numpy(),
+        numpy_of(mesh.cells),
+        mesh.edge_index.cpu().numpy(),
+        sets,
+        glue=None if mesh.periodic_pairs is None else glued(mesh.periodic_pairs.cpu().numpy(), mesh.num_nodes),
+        facets=facets,
+        device=device,
+    )
 
 
 def anchors(mesh: Mesh, count: int) -> tuple[Int[Tensor, " M"], Float[Tensor, " N"]]:
@@ -90,99 +120,29 @@ def clusters(mesh: Mesh, anchor_nodes: Int[Tensor, " M"]) -> Int[Tensor, " N"]:
     Raises:
         MeshError: if an anchor is no node.
     """
-    nodes = _checked(mesh, anchor_nodes)
+    nodes = checked_nodes(mesh, anchor_nodes)
     found = dijkstra(edge_graph(mesh), indices=nodes, min_only=True, return_predecessors=True)[2]
     number = np.full(mesh.num_nodes + 1, -1, dtype=np.int64)
     number[nodes[::-1]] = np.arange(len(nodes))[::-1]
     return torch.from_numpy(number[np.where(found < 0, mesh.num_nodes, found)])
 
 
-def geodesic_cost(mesh: Mesh, anchor_nodes: Int[Tensor, " M"]) -> Float[Tensor, "N M"]:
+def geodesic_cost(
+    mesh: Mesh,
+    anchor_nodes: Int[Tensor, " M"],
+    *,
+    through: Literal["cells", "edges"] = "cells",
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "N M"]:
     """Squared geodesic distance to each anchor in units of the mesh's diagonal; infinite without a path.
+
+    Arguments as for `geodesic_distance`.
 
     Raises:
         MeshError: if an anchor is no node.
     """
-    return (geodesic_distance(mesh, anchor_nodes).T / mesh.length_scale).square().contiguous()
-
-
-def diffusion_cost(
-    mesh: Mesh,
-    anchor_nodes: Int[Tensor, " M"],
-    scales: Sequence[float] = (1.0, 60.0),
-    *,
-    solver: Literal["auto", "direct", "iterative"] = "auto",
-    device: torch.device | str = "cpu",
-) -> Float[Tensor, "N M S"]:
-    r"""How hard it is for something released at an anchor to diffuse to a node.
-
-    $c = -\log(u_m(n) / u_m(a_m))$ with $(L + \kappa/\ell^2\, V) u_m = \delta_{a_m}$, L the P1 Laplacian, V the node
-    volumes, $\ell$ the mesh's diagonal: for small κ like the Green's function of the domain, for large κ like √κ times
-    the geodesic distance over ℓ. It does not depend on resolution beyond an element's size around the anchor.
-
-    Args:
-        mesh: a mesh whose highest-dimensional cells all have a known kind.
-        anchor_nodes: nodes.
-        scales: κ, each positive.
-        solver: "direct" factorises the system, exact to rounding; "iterative" takes conjugate gradients, whose residual
-            of 1e-10 hides costs above some 20; "auto" is direct up to 200,000 nodes.
-        device: where the iterative solver computes.
-
-    Returns:
-        Float64, ≥ 0, at most 32 (rounding hides what is farther) and infinite in other parts of the mesh.
-
-    Raises:
-        MeshError: if an anchor is no node or is used by no cell, a scale is not positive, or the iteration fails.
-
-    Good values: (1, 60), which differ in reach by an order of magnitude.
-    """
-    if not scales or min(scales) <= 0:
-        raise MeshError(f"`scales` must be positive numbers, got {list(scales)}")
-    nodes = _checked(mesh, anchor_nodes)
-    system, volume, glue = diffusion_system(mesh)
-    unused = volume[glue][nodes] <= 0
-    if unused.any():
-        raise MeshError(f"anchor {int(nodes[unused][0])} is a node that no cell uses")
-    part = connected_components(edge_graph(mesh), directed=False)[1]
-    apart = part[:, None] != part[nodes][None, :]
-    out = np.empty((mesh.num_nodes, len(nodes), len(scales)))
-    for s, kappa in enumerate(scales):
-        weight = volume * (kappa / mesh.length_scale**2)
-        solved = _solve(system, weight, glue[nodes], solver, device)[glue]
-        relative = solved / solved[nodes, np.arange(len(nodes))]
-        # Obtuse cells can push far values below zero by a hair; they are as far as can be told.
-        out[:, :, s] = np.where(apart, np.inf, np.maximum(-np.log(np.maximum(relative, _FLOOR)), 0.0))
-    return torch.from_numpy(out)
-
-
-def _solve(
-    stiffness: csr_matrix, weight: np.ndarray, columns: np.ndarray, solver: str, device: torch.device | str
-) -> np.ndarray:
-    """Solutions `[N, M]` of (stiffness + diag(weight)) u = unit vectors; nodes without weight keep zero."""
-    rows = np.flatnonzero(weight > 0)
-    place = np.full(len(weight), -1)
-    place[rows] = np.arange(len(rows))
-    matrix = (stiffness[rows][:, rows] + diags(weight[rows])).tocsc()
-    right = np.zeros((len(rows), len(columns)))
-    right[place[columns], np.arange(len(columns))] = 1.0
-    out = np.zeros((len(weight), len(columns)))
-    if solver == "direct" or (solver == "auto" and len(rows) <= _DIRECT):
-        out[rows] = solve_direct(matrix, right)
-    else:
-        out[rows] = solve_iterative(matrix.tocsr(), torch.from_numpy(right), device=device).numpy()
-    return out
-
-
-def diffusion_system(mesh: Mesh) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
-    """Laplacian `[N, N]`, node volumes `[N]`, and the node that stands for each: periodic partners are one unknown."""
-    matrix = laplacian(mesh.pos.double().numpy(), {kind: nodes.numpy() for kind, nodes in mesh.cells.items()})
-    volume = mesh.node_volume.double().numpy()
-    glue = np.arange(mesh.num_nodes)
-    if mesh.periodic_pairs is not None:
-        glue = glued(mesh.periodic_pairs.numpy(), mesh.num_nodes)
-        gather = csr_matrix((np.ones(len(glue)), (glue, np.arange(len(glue)))), shape=matrix.shape)
-        matrix, volume = (gather @ matrix @ gather.T).tocsr(), gather @ volume
-    return matrix, volume, glue
+    distance = geodesic_distance(mesh, anchor_nodes, through=through, device=device)
+    return (distance.T / mesh.length_scale).square().contiguous()
 
 
 def edge_graph(mesh: Mesh) -> csr_matrix:
@@ -199,7 +159,12 @@ def edge_graph(mesh: Mesh) -> csr_matrix:
     return coo_matrix((np.maximum(length, tiny), (edges[0], edges[1])), shape=(len(pos), len(pos))).tocsr()
 
 
-def _checked(mesh: Mesh, nodes: Tensor) -> np.ndarray:
+def checked_nodes(mesh: Mesh, nodes: Tensor) -> np.ndarray:
+    """The nodes as an array `[K]`.
+
+    Raises:
+        MeshError: if one is no node of the mesh.
+    """
     ids = nodes.detach().cpu().numpy().reshape(-1)
     if ids.size and not (ids.min() >= 0 and ids.max() < mesh.num_nodes):
         raise MeshError(f"nodes must be between 0 and {mesh.num_nodes - 1}, got {int(ids.min())} … {int(ids.max())}")

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from flare_connect.errors import MeshError
-from flare_connect.mesh.distances import diffusion_system
+from flare_connect.mesh.diffusion import DiffusionSystem
 from flare_connect.mesh.mesh import Mesh
 
 _DENSE = 400  # below this many unknowns a dense solver is faster and finds every multiplicity
@@ -37,7 +37,8 @@ def laplacian_modes(mesh: Mesh, count: int) -> tuple[Float[Tensor, " K"], Float[
     Raises:
         MeshError: if there are not that many modes.
     """
-    matrix, volume, glue = diffusion_system(mesh)
+    system = DiffusionSystem(mesh, "cpu")
+    matrix, volume, glue = system.matrix(), system.volume.numpy(), system.glue.numpy()
     rows = np.flatnonzero(volume > 0)
     if not 1 <= count < len(rows):
         raise MeshError(f"`count` must be between 1 and {len(rows) - 1} on this mesh, got {count}")

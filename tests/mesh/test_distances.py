@@ -10,9 +10,10 @@ from mesh.meshes import grid
 from scipy.sparse import csr_matrix
 
 from flare_connect.errors import MeshError
-from flare_connect.mesh import Mesh
+from flare_connect.mesh import Mesh, solvers
 from flare_connect.mesh.connectivity import kind_of
-from flare_connect.mesh.distances import anchors, diffusion_cost, geodesic_cost, geodesic_distance
+from flare_connect.mesh.diffusion import diffusion_cost
+from flare_connect.mesh.distances import anchors, geodesic_cost, geodesic_distance
 from flare_connect.mesh.operators import laplacian
 from flare_connect.mesh.solvers import solve_iterative
 
@@ -93,7 +94,7 @@ def periodic_square(n=6):
 
 def test_geodesics_against_a_plain_loop_and_around_a_hole():
     mesh = plate(9)
-    found = geodesic_distance(mesh, torch.tensor([0, 17]))
+    found = geodesic_distance(mesh, torch.tensor([0, 17]), through="edges")
     for row, source in zip(found, [0, 17], strict=True):
         torch.testing.assert_close(row, plain_dijkstra(mesh, source).double(), rtol=1e-6, atol=1e-6)
     straight = (mesh.pos - mesh.pos[17]).norm(dim=1)
@@ -102,8 +103,10 @@ def test_geodesics_against_a_plain_loop_and_around_a_hole():
 
 def test_geodesics_cross_periodic_sides_and_no_void():
     mesh, at = periodic_square()
-    found = geodesic_distance(mesh, torch.tensor([at[1, 1]]))[0]
-    assert float(found[at[5, 1]]) == pytest.approx(2)  # through the side, not 4 across
+    cells = geodesic_distance(mesh, torch.tensor([at[1, 1]]))[0]
+    assert float(cells[at[5, 1]]) == pytest.approx(2)  # through the side, not 4 across
+    assert float(cells[at[5, 5]]) == pytest.approx(8**0.5)
+    found = geodesic_distance(mesh, torch.tensor([at[1, 1]]), through="edges")[0]
     torch.testing.assert_close(found, plain_dijkstra(mesh, at[1, 1]).double(), rtol=1e-6, atol=1e-6)
     two = Mesh.from_arrays([[0, 0], [1, 0], [0, 1], [1.01, 0], [2, 0], [1.5, 1]], {"triangle": [[0, 1, 2], [3, 4, 5]]})
     assert torch.isinf(geodesic_distance(two, torch.tensor([0]))[0, 3:]).all()
@@ -180,13 +183,35 @@ def test_diffusion_solves_its_equation_and_scales_with_the_mesh():
     torch.testing.assert_close(diffusion_cost(larger, nodes, scales=(5.0,))[:, :, 0], torch.from_numpy(found))
 
 
-def test_the_iterative_solver_agrees_with_the_direct_one(device):
-    mesh = grid("tetra", (6, 5, 4))
+@pytest.mark.parametrize("solver", ["diagonal", "multigrid"])
+@pytest.mark.parametrize("case", ["solid", "torus", "parts"])
+def test_the_iterative_solvers_agree_with_the_direct_one(case, solver, device):
+    if case == "solid":
+        mesh = grid("tetra", (12, 9, 8))
+    elif case == "torus":
+        mesh, _ = periodic_square(24)
+    else:  # two parts, and a node that no cell uses
+        left = plate(20)
+        pos = torch.cat([left.pos, left.pos + 5, left.pos[:1] + 9])
+        mesh = Mesh.from_arrays(pos, {"triangle": torch.cat([c := left.cells["triangle"], c + len(left.pos)])})
     nodes = anchors(mesh, 9)[0]
     direct = diffusion_cost(mesh, nodes, solver="direct")
-    iterative = diffusion_cost(mesh, nodes, solver="iterative", device=device)
-    torch.testing.assert_close(iterative, direct, rtol=1e-6, atol=1e-6)
+    iterative = diffusion_cost(mesh, nodes, solver=solver, device=device).cpu()
+    far = torch.isinf(direct)
+    assert torch.equal(torch.isinf(iterative), far)
+    assert far.any() == (case == "parts")
+    near = direct < 15
+    torch.testing.assert_close(iterative[near], direct[near], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(diffusion_cost(mesh, nodes), direct)
+
+
+def test_nested_dissection_solves_the_same_system(monkeypatch):
+    mesh = grid("tetra", (9, 8, 7))
+    nodes = anchors(mesh, 5)[0]
+    monkeypatch.setattr(solvers, "_DISSECT", 10**9)
+    plain = diffusion_cost(mesh, nodes, solver="direct")
+    monkeypatch.setattr(solvers, "_DISSECT", 1)
+    torch.testing.assert_close(diffusion_cost(mesh, nodes, solver="direct"), plain, rtol=1e-9, atol=1e-9)
 
 
 def test_an_iteration_that_does_not_converge_says_so():

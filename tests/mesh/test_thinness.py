@@ -28,7 +28,10 @@ def test_distances_to_the_two_nearest_boundaries():
     label = mesh.boundary_component
     for part in range(3):
         every = geodesic_distance(mesh, (label == part).nonzero().squeeze(1)).amin(0)
-        torch.testing.assert_close(distance[which == part], every, rtol=1e-9, atol=1e-9)
+        found = torch.where(which == part, distance, 0.0).sum(1)
+        # The shortest of all straight rays from the part's nodes. Before a straight side both are exact; round the
+        # corner of a hole a plane front is late, and where two fronts meet early, by a share of an element of size 1.
+        assert (found - every)[(which == part).any(1)].abs().max() < 0.5
     assert (distance[:, 0] <= distance[:, 1]).all()
     assert torch.isinf(distance[:, 3]).all()
     assert (which[:, 3] == -1).all()
@@ -124,7 +127,7 @@ def test_clusters_are_connected_and_nearest():
     mesh = plate(15)
     found, _ = anchors(mesh, 7)
     label = clusters(mesh, found)
-    distance = geodesic_distance(mesh, found)
+    distance = geodesic_distance(mesh, found, through="edges")
     torch.testing.assert_close(distance[label, torch.arange(mesh.num_nodes)], distance.amin(0))
     assert torch.equal(label[found], torch.arange(7))
     source, target = mesh.edge_index

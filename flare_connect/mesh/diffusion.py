@@ -1,0 +1,192 @@
+"""The cost of diffusing along the mesh: what an anchor reaches, whatever lies close in space alone.
+
+Nothing here crosses a void: a node in another part of the mesh costs infinitely much.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.sparse import coo_matrix, csr_matrix, diags
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from flare_connect.errors import MeshError
+from flare_connect.mesh.distances import checked_nodes
+from flare_connect.mesh.mesh import Mesh
+from flare_connect.mesh.multigrid import csr_tensor
+from flare_connect.mesh.operators import assemble, symmetric
+from flare_connect.mesh.solvers import solve_direct, solve_iterative
+from flare_connect.mesh.topology import glued
+
+_FLOOR = 1e-14  # relative to the value at its anchor, a diffused quantity below this is lost in rounding
+_DIRECT, _DIRECT_SOLID = 1_000_000, 60_000  # nodes up to which a factorisation is faster than multigrid
+
+
+def diffusion_cost(
+    mesh: Mesh,
+    anchor_nodes: Int[Tensor, " M"],
+    scales: Sequence[float] = (1.0, 60.0),
+    *,
+    solver: Literal["auto", "direct", "diagonal", "multigrid"] = "auto",
+    device: torch.device | str | None = None,
+) -> Float[Tensor, "N M S"]:
+    r"""How hard it is for something released at an anchor to diffuse to a node.
+
+    $c = -\log(u_m(n) / u_m(a_m))$ with $(L + \kappa/\ell^2\, V) u_m = \delta_{a_m}$, L the P1 Laplacian, V the node
+    volumes, $\ell$ the mesh's diagonal: for small κ like the Green's function of the domain, for large κ like √κ times
+    the geodesic distance over ℓ. It does not depend on resolution beyond an element's size around the anchor.
+
+    Args:
+        mesh: a mesh whose highest-dimensional cells all have a known kind.
+        anchor_nodes: nodes.
+        scales: κ, each positive.
+        solver: "direct" factorises the system on the CPU, exact to rounding; "diagonal" and "multigrid" are conjugate
+            gradients, whose residual of 1e-10 hides costs above some 20; "auto" is "diagonal" on a GPU; on a CPU it is
+            "direct" as long as that is faster, then "multigrid" if pyamg is installed, else "diagonal".
+        device: where to compute; None is where the mesh is.
+
+    Returns:
+        Float64, ≥ 0, at most 32 (rounding hides what is farther) and infinite in other parts of the mesh; on `device`.
+
+    Raises:
+        MeshError: if an anchor is no node or is used by no cell, a scale is not positive, or the iteration fails.
+
+    Good values: (1, 60), which differ in reach by an order of magnitude.
+    """
+    if not scales or min(scales) <= 0:
+        raise MeshError(f"`scales` must be positive numbers, got {list(scales)}")
+    nodes = checked_nodes(mesh, anchor_nodes)
+    system = DiffusionSystem(mesh, mesh.pos.device if device is None else device)
+    unused = system.volume[system.glue][torch.from_numpy(nodes).to(system.glue)] <= 0
+    if unused.any():
+        raise MeshError(f"anchor {int(nodes[unused.cpu().numpy()][0])} is a node that no cell uses")
+    chosen = _best_solver(mesh, system.volume.device) if solver == "auto" else solver
+    at = torch.from_numpy(nodes).to(system.glue)
+    column = torch.arange(len(nodes), device=at.device)
+    part = system.part()
+    apart = part[:, None] != part[at]
+    kappas = [kappa / mesh.length_scale**2 for kappa in scales]
+    solved: Iterable[Tensor]
+    if chosen == "direct":  # the factorisation holds no lock: scales run side by side
+        with ThreadPoolExecutor(min(len(kappas), max(1, torch.get_num_threads()))) as pool:
+            solved = list(pool.map(lambda kappa: system.solve(kappa, system.glue[at], chosen), kappas))
+    else:
+        solved = (system.solve(kappa, system.glue[at], chosen) for kappa in kappas)  # one at a time in memory
+    out = torch.empty(mesh.num_nodes, len(nodes), len(scales), dtype=torch.float64, device=at.device)
+    for s, solution in enumerate(solved):
+        values = solution[system.glue]
+        # Obtuse cells can push far values below zero by a hair; they are as far as can be told.
+        cost = (values / values[at, column]).clamp_min_(_FLOOR).log_().neg_().clamp_min_(0.0)
+        out[:, :, s] = cost.masked_fill_(apart, torch.inf)
+    return out
+
+
+def _best_solver(mesh: Mesh, device: torch.device) -> str:
+    if device.type == "cuda":
+        return "diagonal"
+    if mesh.num_nodes <= (_DIRECT_SOLID if mesh.topological_dim == 3 else _DIRECT):
+        return "direct"
+    return "multigrid" if find_spec("pyamg") else "diagonal"
+
+
+class DiffusionSystem:
+    """Laplacian and node volumes of a mesh on one device, periodic partners as one unknown.
+
+    Attributes:
+        pairs: nodes with a conductance between them, each pair once, smaller first `[2, P]`.
+        conductance: what flows between them for a difference of one `[P]`.
+        volume: node volumes `[N]`; that of a periodic partner is with the node that stands for both.
+        glue: the node that stands for each `[N]`.
+    """
+
+    def __init__(self, mesh: Mesh, device: torch.device | str):
+        cells = {kind: nodes.to(device) for kind, nodes in mesh.cells.items()}
+        pairs, conductance, volume = assemble(mesh.pos.to(device, torch.float64), cells)
+        count = mesh.num_nodes
+        self.glue: Tensor = torch.arange(count, device=device)
+        if mesh.periodic_pairs is not None:
+            self.glue = torch.from_numpy(glued(mesh.periodic_pairs.cpu().numpy(), count)).to(device)
+            pairs = self.glue[pairs]
+            volume = torch.zeros_like(volume).index_add_(0, self.glue, volume)
+        self.volume: Tensor = volume
+        self._csr: Tensor | None = None
+        self.pairs, self.conductance = _summed(pairs, conductance, count)
+
+    def solve(self, kappa: float, at: Tensor, solver: str) -> Tensor:
+        """Solutions `[N, M]` of (L + κ V) u = unit vectors at nodes; nodes without volume keep zero."""
+        rows = torch.nonzero(self.volume > 0).squeeze(1)
+        place = torch.full_like(self.glue, -1)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        right = self.volume.new_zeros(len(rows), len(at))
+        right[place[at], torch.arange(len(at), device=at.device)] = 1.0
+        if solver == "direct":
+            matrix = self.matrix(kappa)[rows.cpu().numpy()][:, rows.cpu().numpy()]
+            found = torch.from_numpy(solve_direct(matrix.tocsc(), right.cpu().numpy())).to(right.device)
+        else:
+            operator = _operator(place[self.pairs], self.conductance, kappa * self.volume[rows])
+            found = solve_iterative(operator, right, preconditioner=solver)  # type: ignore[arg-type]
+        if len(rows) == len(self.volume):
+            return found
+        return right.new_zeros(len(self.volume), len(at)).index_copy_(0, rows, found)
+
+    def matrix(self, kappa: float = 0.0) -> csr_matrix:
+        """L + κ V `[N, N]`."""
+        laplacian = symmetric(self.pairs.cpu().numpy(), -self.conductance.cpu().numpy(), len(self.volume))
+        return (laplacian + diags(kappa * self.volume.cpu().numpy())).tocsr() if kappa else laplacian
+
+    def part(self) -> Tensor:
+        """The connected part that each node is in `[N]`, some number for each part."""
+        count = len(self.volume)
+        if self.volume.device.type == "cpu":
+            ones = np.ones(self.pairs.shape[1], dtype=np.int8)
+            graph = coo_matrix((ones, tuple(self.pairs.numpy())), shape=(count, count))
+            label = torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64))
+        else:
+            label = _linked(self.pairs, count)
+        return label[self.glue]
+
+
+def _summed(pairs: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Each pair once, smaller node first, with the sum of its values; loops left out."""
+    low, high = torch.minimum(pairs[0], pairs[1]), torch.maximum(pairs[0], pairs[1])
+    if pairs.device.type == "cpu":  # SciPy's counting sort is faster than a sort of keys
+        matrix = coo_matrix((values.numpy(), (low.numpy(), high.numpy())), shape=(count, count)).tocsr().tocoo()
+        keep = matrix.row != matrix.col
+        both = np.stack([matrix.row[keep], matrix.col[keep]]).astype(np.int64)
+        return torch.from_numpy(both), torch.from_numpy(matrix.data[keep])
+    apart = low != high
+    key, index = torch.unique(low[apart] * count + high[apart], return_inverse=True)
+    return torch.stack([key // count, key % count]), values.new_zeros(len(key)).index_add_(0, index, values[apart])
+
+
+def _operator(pairs: Tensor, conductance: Tensor, mass: Tensor) -> Tensor:
+    """L + diag(mass) as a compressed sparse tensor."""
+    count = len(mass)
+    on = torch.arange(count, device=mass.device)
+    diagonal = mass.index_add(0, pairs[0], conductance).index_add_(0, pairs[1], conductance)
+    row = torch.cat([pairs[0], pairs[1], on])
+    column = torch.cat([pairs[1], pairs[0], on])
+    value = torch.cat([-conductance, -conductance, diagonal])
+    key, order = torch.sort(row * count + column)
+    start = torch.searchsorted(key, torch.arange(count + 1, device=key.device) * count)
+    return csr_tensor(start, key % count, value[order], (count, count))
+
+
+def _linked(pairs: Tensor, count: int) -> Tensor:
+    """Labels of the connected parts, the smallest node of each: minima pass along links, and chains are cut short."""
+    label = torch.arange(count, device=pairs.device)
+    while True:
+        ends = label[pairs]
+        least = ends.amin(0)
+        new = label.clone()
+        for end in (*pairs, *ends):
+            new.scatter_reduce_(0, end, least, "amin")
+        new = new[new]
+        if torch.equal(new, label):
+            return label
+        label = new
