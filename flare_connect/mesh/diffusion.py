@@ -18,9 +18,9 @@ from torch import Tensor
 from flare_connect.errors import MeshError
 from flare_connect.mesh.distances import checked_nodes
 from flare_connect.mesh.mesh import Mesh
-from flare_connect.mesh.multigrid import csr_tensor
 from flare_connect.mesh.operators import assemble, symmetric
 from flare_connect.mesh.solvers import solve_direct, solve_iterative
+from flare_connect.mesh.sparse import csr_tensor
 from flare_connect.mesh.topology import glued
 
 _FLOOR = 1e-14  # relative to the value at its anchor, a diffused quantity below this is lost in rounding
@@ -32,7 +32,7 @@ def diffusion_cost(
     anchor_nodes: Int[Tensor, " M"],
     scales: Sequence[float] = (1.0, 60.0),
     *,
-    solver: Literal["auto", "direct", "diagonal", "multigrid"] = "auto",
+    solver: Literal["auto", "direct", "polynomial", "multigrid"] = "auto",
     device: torch.device | str | None = None,
 ) -> Float[Tensor, "N M S"]:
     r"""How hard it is for something released at an anchor to diffuse to a node.
@@ -45,9 +45,9 @@ def diffusion_cost(
         mesh: a mesh whose highest-dimensional cells all have a known kind.
         anchor_nodes: nodes.
         scales: κ, each positive.
-        solver: "direct" factorises the system on the CPU, exact to rounding; "diagonal" and "multigrid" are conjugate
-            gradients, whose residual of 1e-10 hides costs above some 20; "auto" is "diagonal" on a GPU; on a CPU it is
-            "direct" as long as that is faster, then "multigrid" if pyamg is installed, else "diagonal".
+        solver: "direct" factorises the system on the CPU, exact to rounding; "polynomial" and "multigrid" are conjugate
+            gradients, whose residual of 1e-10 hides costs above some 20; "auto" is "polynomial" on a GPU; on a CPU it
+            is "direct" as long as that is faster, then "multigrid" if pyamg is installed, else "polynomial".
         device: where to compute; None is where the mesh is.
 
     Returns:
@@ -88,10 +88,10 @@ def diffusion_cost(
 
 def _best_solver(mesh: Mesh, device: torch.device) -> str:
     if device.type == "cuda":
-        return "diagonal"
+        return "polynomial"
     if mesh.num_nodes <= (_DIRECT_SOLID if mesh.topological_dim == 3 else _DIRECT):
         return "direct"
-    return "multigrid" if find_spec("pyamg") else "diagonal"
+    return "multigrid" if find_spec("pyamg") else "polynomial"
 
 
 class DiffusionSystem:
@@ -114,24 +114,23 @@ class DiffusionSystem:
             pairs = self.glue[pairs]
             volume = torch.zeros_like(volume).index_add_(0, self.glue, volume)
         self.volume: Tensor = volume
-        self._csr: Tensor | None = None
+        self._order = _morton(mesh.pos.to(device))
         self.pairs, self.conductance = _summed(pairs, conductance, count)
 
     def solve(self, kappa: float, at: Tensor, solver: str) -> Tensor:
         """Solutions `[N, M]` of (L + κ V) u = unit vectors at nodes; nodes without volume keep zero."""
-        rows = torch.nonzero(self.volume > 0).squeeze(1)
+        rows = self._order[self.volume[self._order] > 0]
         place = torch.full_like(self.glue, -1)
         place[rows] = torch.arange(len(rows), device=rows.device)
         right = self.volume.new_zeros(len(rows), len(at))
         right[place[at], torch.arange(len(at), device=at.device)] = 1.0
         if solver == "direct":
-            matrix = self.matrix(kappa)[rows.cpu().numpy()][:, rows.cpu().numpy()]
+            ids = rows.cpu().numpy()
+            matrix = self.matrix(kappa)[ids][:, ids]
             found = torch.from_numpy(solve_direct(matrix.tocsc(), right.cpu().numpy())).to(right.device)
         else:
             operator = _operator(place[self.pairs], self.conductance, kappa * self.volume[rows])
             found = solve_iterative(operator, right, preconditioner=solver)  # type: ignore[arg-type]
-        if len(rows) == len(self.volume):
-            return found
         return right.new_zeros(len(self.volume), len(at)).index_copy_(0, rows, found)
 
     def matrix(self, kappa: float = 0.0) -> csr_matrix:
@@ -149,6 +148,19 @@ class DiffusionSystem:
         else:
             label = _linked(self.pairs, count)
         return label[self.glue]
+
+
+def _morton(pos: Tensor) -> Tensor:
+    """An order of the nodes in which neighbours are near each other: products with a matrix then stay in the cache."""
+    bits = 62 // pos.shape[1]
+    low = pos.amin(0)
+    size = (pos.amax(0) - low).amax().clamp_min(torch.finfo(pos.dtype).tiny)
+    cell = ((pos - low) / size * (2**bits - 1)).long()
+    key = torch.zeros(len(pos), dtype=torch.long, device=pos.device)
+    for bit in range(bits):
+        for axis in range(pos.shape[1]):
+            key |= (cell[:, axis] >> bit & 1) << (bit * pos.shape[1] + axis)
+    return torch.argsort(key, stable=True)
 
 
 def _summed(pairs: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 Nothing here crosses a void: a node in another part of the mesh is infinitely far.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from flare_connect.errors import MeshError
 from flare_connect.mesh.arrays import numpy_of
-from flare_connect.mesh.marching import march
+from flare_connect.mesh.connectivity import kind_of
+from flare_connect.mesh.marching import edge_offers, march, spread
 from flare_connect.mesh.mesh import Mesh
+from flare_connect.mesh.operators import assemble
 from flare_connect.mesh.topology import glued
 
 
@@ -74,8 +76,10 @@ def distance_from(
     )
 
 
-def anchors(mesh: Mesh, count: int) -> tuple[Int[Tensor, " M"], Float[Tensor, " N"]]:
-    """Nodes spread over the mesh by farthest-point sampling in mesh distance.
+def anchors(
+    mesh: Mesh, count: int, *, device: torch.device | str | None = None
+) -> tuple[Int[Tensor, " M"], Float[Tensor, " N"]]:
+    """Nodes spread over the mesh by farthest-point sampling in mesh distance, along edges.
 
     Nested: the first m of M anchors are the anchors asked for with `count=m`, so any prefix is a valid choice. Every
     connected part is reached before a second anchor falls into any. The first anchor is the node farthest from the
@@ -84,30 +88,71 @@ def anchors(mesh: Mesh, count: int) -> tuple[Int[Tensor, " M"], Float[Tensor, " 
     Args:
         mesh: any mesh; nodes that no cell uses are left out.
         count: M, at most the number of nodes in use.
+        device: where to compute; None is where the mesh is. A GPU pays from some 100,000 nodes.
 
     Returns:
-        The anchors, and each node's distance to the nearest of them (infinite at orphans).
+        The anchors, and each node's distance to the nearest of them (infinite at orphans), on `device`.
 
     Raises:
         MeshError: if `count` is below 1 or above the number of nodes in use.
     """
-    used = mesh.component.numpy() >= 0
-    if not 1 <= count <= used.sum():
+    device = torch.device(mesh.pos.device if device is None else device)
+    pos = mesh.pos.to(device, torch.float64)
+    used = torch.zeros(mesh.num_nodes, dtype=torch.bool, device=device)
+    for nodes in mesh.cells.values():
+        used[nodes.to(device).reshape(-1)] = True
+    if not 1 <= count <= int(used.sum()):
         raise MeshError(f"`count` must be between 1 and the mesh's {int(used.sum())} nodes in use, got {count}")
-    pos, volume = mesh.pos.double().numpy(), mesh.node_volume.double().numpy()
-    straight = np.linalg.norm(pos - (volume[:, None] * pos).sum(0) / volume.sum(), axis=1)
-    graph = edge_graph(mesh)
-    nearest = np.where(used, np.inf, -1.0)
-    chosen = np.empty(count, dtype=np.int64)
+    volume = assemble(pos, {kind: nodes.to(device) for kind, nodes in mesh.cells.items()})[2]
+    straight = (pos - (volume[:, None] * pos).sum(0) / volume.sum()).norm(dim=1)
+    visit = _visits(mesh, device)
+    nearest = torch.where(used, torch.inf, -1.0).double()
+    chosen = torch.empty(count, dtype=torch.long, device=device)
     for i in range(count):
         farthest = nearest.max()
-        ties = np.flatnonzero(nearest >= farthest * (1 - 1e-12) if np.isfinite(farthest) else np.isinf(nearest))
-        chosen[i] = ties[np.argmax(straight[ties])]
-        # Beyond the present covering radius nothing gets nearer: later searches stay in a small ball.
-        found = dijkstra(graph, indices=chosen[i], limit=farthest)
-        np.minimum(nearest, found, out=nearest, where=used)
-    nearest[~used] = np.inf
-    return torch.from_numpy(chosen), torch.from_numpy(nearest)
+        ties = nearest >= farthest * (1 - 1e-12)
+        chosen[i] = torch.where(ties, straight, -1.0).argmax()
+        visit(nearest, chosen[i : i + 1], float(farthest))
+    nearest[~used] = torch.inf
+    return chosen, nearest
+
+
+def _visits(mesh: Mesh, device: torch.device) -> Callable[[Tensor, Tensor, float], None]:
+    """A function that lowers the distances `[N]` to what they are with one more source, along edges."""
+    if device.type == "cpu":
+        graph = edge_graph(mesh)
+
+        def search(nearest: Tensor, source: Tensor, farthest: float) -> None:
+            # Beyond the present covering radius nothing gets nearer: later searches stay in a small ball.
+            found = dijkstra(graph, indices=int(source), limit=farthest)
+            np.minimum(nearest.numpy(), found, out=nearest.numpy())
+
+        return search
+    pairs = torch.cat(
+        [
+            nodes.to(device)[:, torch.from_numpy(kind_of(kind).edges).to(device)].reshape(-1, 2).T
+            for kind, nodes in mesh.cells.items()
+        ],
+        1,
+    )
+    key = torch.unique(torch.minimum(*pairs) * mesh.num_nodes + torch.maximum(*pairs))
+    pairs = torch.stack([key // mesh.num_nodes, key % mesh.num_nodes])
+    if mesh.periodic_pairs is not None:
+        pairs = torch.cat([pairs, mesh.periodic_pairs.to(device)], 1)
+    pairs = torch.cat([pairs, pairs.flip(0)], 1)
+    pos = mesh.pos.to(device, torch.float64)
+    lengths = (pos[pairs[1]] - pos[pairs[0]]).norm(dim=1)
+    if mesh.periodic_pairs is not None:
+        links = mesh.periodic_pairs.shape[1]
+        for end in (lengths[: len(lengths) // 2], lengths[len(lengths) // 2 :]):
+            end[end.shape[0] - links :] = 0.0
+    table = edge_offers(pairs, lengths, mesh.num_nodes)
+
+    def wave(nearest: Tensor, source: Tensor, farthest: float) -> None:
+        nearest[source] = 0.0
+        spread(nearest, source, [table], mesh.num_nodes, False)
+
+    return wave
 
 
 def clusters(mesh: Mesh, anchor_nodes: Int[Tensor, " M"]) -> Int[Tensor, " N"]:

@@ -25,7 +25,7 @@ _CHUNK = {"cpu": 1 << 17, "cuda": 1 << 23}
 
 
 @dataclass(frozen=True, eq=False)
-class _Offers:
+class Offers:
     """Ways to reach a node through a face of k corners: k = 1 along an edge, 2 across an edge, 3 across a triangle.
 
     Attributes:
@@ -107,11 +107,11 @@ def march(
     first = torch.from_numpy(np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *start]))).to(device)
     distance[first] = 0.0
     if tables:
-        _spread(distance, first, tables, count, facets is not None)
+        spread(distance, first, tables, count, facets is not None)
     return distance.reshape(len(sources), count)[:, torch.from_numpy(stand[: len(pos)]).to(device)].cpu()
 
 
-def _spread(distance: Tensor, waiting: Tensor, tables: list[_Offers], count: int, plane: bool) -> None:
+def spread(distance: Tensor, waiting: Tensor, tables: list[Offers], count: int, plane: bool) -> None:
     """Lowers the distances in place until no offer improves one; `waiting` are places in it, source by source."""
     stamp = torch.zeros(len(distance), dtype=torch.long, device=distance.device)
     chunk = _CHUNK.get(distance.device.type, _CHUNK["cpu"])
@@ -151,7 +151,7 @@ def _step(
     changed: Tensor,
     begin: Tensor,
     number: Tensor,
-    table: _Offers,
+    table: Offers,
     count: int,
     settled: Tensor,
     plane: bool,
@@ -184,7 +184,7 @@ def _step(
     return goal
 
 
-def _ray(known: list[Tensor], table: _Offers, offer: Tensor) -> Tensor:
+def _ray(known: list[Tensor], table: Offers, offer: Tensor) -> Tensor:
     """Length of the straight ray to the target through the inside of the face; infinite where it passes beside it."""
     height = table.height[offer]
     if len(known) == 1:
@@ -206,7 +206,7 @@ def _ray(known: list[Tensor], table: _Offers, offer: Tensor) -> Tensor:
     return torch.where(through & reached, (along + (depth + height).square()).clamp_min(0).sqrt(), torch.inf)
 
 
-def _plane(known: list[Tensor], table: _Offers, offer: Tensor) -> Tensor:
+def _plane(known: list[Tensor], table: Offers, offer: Tensor) -> Tensor:
     """When a plane front that passed the corners reaches the target; infinite if it comes from beside the face."""
     height = table.height[offer]
     if len(known) == 1:
@@ -220,7 +220,7 @@ def _plane(known: list[Tensor], table: _Offers, offer: Tensor) -> Tensor:
     return torch.where(through, known[0] + _dot(foot, rise) + height * normal, torch.inf)
 
 
-def _solve(right: list[Tensor], table: _Offers, offer: Tensor) -> list[Tensor]:
+def _solve(right: list[Tensor], table: Offers, offer: Tensor) -> list[Tensor]:
     inverse = [values[offer] for values in table.inverse]
     if len(right) == 1:
         return [right[0] * inverse[0]]
@@ -239,6 +239,14 @@ def _inside(weights: list[Tensor]) -> Tensor:
     for weight in weights[1:]:
         within, total = within & (weight >= -_SLACK), total + weight
     return within & (total <= 1 + _SLACK)
+
+
+def edge_offers(pairs: Int[Tensor, "2 P"], lengths: Float[Tensor, " P"], count: int) -> Offers:
+    """Ways along edges alone: pairs of nodes in both directions, and how far it is between them."""
+    faced, order = torch.sort(pairs[0])
+    start = torch.searchsorted(faced, torch.arange(count + 1, device=faced.device))
+    whole = torch.ones(len(order), dtype=torch.bool, device=faced.device)
+    return Offers(pairs[1], [pairs[0]], [], [], [], [], lengths, whole, start, order)
 
 
 def _of_facets(corners: np.ndarray, facets: Sequence[np.ndarray] | None, count: int) -> np.ndarray:
@@ -263,7 +271,7 @@ def _offers(
     whole: np.ndarray,
     stand: np.ndarray,
     device: torch.device | str,
-) -> _Offers:
+) -> Offers:
     sides = [points[corners[:, i]] - points[corners[:, 0]] for i in range(1, corners.shape[1])]
     to = points[target] - points[corners[:, 0]]
     squares = [_product(side, side) for side in sides]
@@ -293,7 +301,7 @@ def _offers(
     def there(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    return _Offers(
+    return Offers(
         there(stand[target]),
         [there(column) for column in faced.T],
         [there(square) for square in squares],

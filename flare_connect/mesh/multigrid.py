@@ -1,7 +1,5 @@
 """Algebraic multigrid as a preconditioner: the hierarchy is pyamg's, the cycle runs in torch on many columns."""
 
-import warnings
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -9,6 +7,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from flare_connect.errors import MeshError
+from flare_connect.mesh.sparse import to_csr
 
 _COARSEST = 300  # unknowns that are solved for by a dense inverse
 _DAMPING = 4 / 3  # of Jacobi's method, over the largest eigenvalue: damps the upper half of the spectrum evenly
@@ -68,26 +67,6 @@ class Multigrid:
         x = weight * right
         x += prolong @ self._cycle(restrict @ (right - matrix @ x), depth + 1)
         return x.addcmul_(weight, right - matrix @ x)
-
-
-def to_csr(matrix: csr_matrix, device: torch.device | str, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A SciPy matrix as a compressed sparse torch tensor."""
-    csr = matrix.copy()
-    csr.sum_duplicates()
-    return csr_tensor(
-        torch.from_numpy(csr.indptr.astype(np.int64)),
-        torch.from_numpy(csr.indices.astype(np.int64)),
-        torch.from_numpy(csr.data).to(dtype),
-        csr.shape,
-    ).to(device)
-
-
-def csr_tensor(start: Tensor, column: Tensor, value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A compressed sparse tensor, checked."""
-    with warnings.catch_warnings():
-        # torch calls its compressed rows "beta" once a process; products are all that is used of them here.
-        warnings.filterwarnings("ignore", message=".*Sparse CSR tensor support is in beta.*")
-        return torch.sparse_csr_tensor(start, column, value, size=shape, check_invariants=True)
 
 
 def _largest(matrix: csr_matrix, diagonal: np.ndarray) -> float:
