@@ -22,6 +22,8 @@ _IMPROVES = 1e-10  # relative: a smaller gain than this is rounding
 _SLACK = 1e-9  # how far beside a face, relative to it, a ray may pass: rounding must not lose the ones along its rim
 # Offers at a time: on a CPU what stays in its cache, on a GPU what keeps it busy.
 _CHUNK = {"cpu": 1 << 17, "cuda": 1 << 23}
+# How many edges wide a band is: a narrow one means more steps, a wide one more nodes that settle twice.
+_BAND = {"cpu": 1.0, "cuda": 4.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +117,7 @@ def spread(distance: Tensor, waiting: Tensor, tables: list[Offers], count: int, 
     """Lowers the distances in place until no offer improves one; `waiting` are places in it, source by source."""
     stamp = torch.zeros(len(distance), dtype=torch.long, device=distance.device)
     chunk = _CHUNK.get(distance.device.type, _CHUNK["cpu"])
-    # About an edge wide: a narrower band means more steps, a wider one more nodes that settle twice.
-    band = tables[0].height.mean()
+    band = tables[0].height.mean() * _BAND.get(distance.device.type, _BAND["cpu"])
     longest = tables[0].height.max()
     while len(waiting):
         ahead = distance[waiting]

@@ -229,7 +229,7 @@ def test_nested_dissection_solves_the_same_system(monkeypatch):
 
 def test_an_iteration_that_does_not_converge_says_so():
     matrix = csr_matrix(np.diag([1.0, 1e-8]) + 1e-9)
-    with pytest.raises(MeshError, match="stopped after 1 iterations at a residual of"):
+    with pytest.raises(MeshError, match="stopped within 1 iterations at a residual of"):
         solve_iterative(matrix, torch.ones(2, 1).double(), max_iterations=1)
 
 
