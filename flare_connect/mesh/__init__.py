@@ -3,13 +3,13 @@
 from flare_connect.mesh.cells import CELL_KINDS, CellKind
 from flare_connect.mesh.diffusion import diffusion_cost
 from flare_connect.mesh.distances import anchors, clusters, geodesic_cost, geodesic_distance
+from flare_connect.mesh.files.load import EXTENSIONS, load_mesh
 from flare_connect.mesh.interpolation import cell_to_point
 from flare_connect.mesh.mesh import Mesh, NamedSet
 from flare_connect.mesh.modes import laplacian_modes
 from flare_connect.mesh.parts import MeshParts
 from flare_connect.mesh.periodic import find_periodic_pairs
 from flare_connect.mesh.prepare import prepare_meshes
-from flare_connect.mesh.readers import EXTENSIONS, load_mesh
 from flare_connect.mesh.store import MeshStore, write_store
 from flare_connect.mesh.thinness import component_distances, local_thickness
 from flare_connect.mesh.topology import Topology

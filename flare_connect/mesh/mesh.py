@@ -110,27 +110,27 @@ class Mesh(Data):
 
     @classmethod
     def from_pyvista(cls, grid: Any, *, allow_nonfinite: bool = False) -> "Mesh":
-        """Builds a mesh from any PyVista or VTK data set (see `flare_connect.mesh.convert.from_pyvista`)."""
-        from flare_connect.mesh.convert import from_pyvista
+        """Builds a mesh from any PyVista or VTK data set (see `flare_connect.mesh.files.vtk.from_pyvista`)."""
+        from flare_connect.mesh.files.vtk import from_pyvista
 
         return from_pyvista(grid, allow_nonfinite=allow_nonfinite)
 
     @classmethod
     def from_meshio(cls, m: Any, *, allow_nonfinite: bool = False) -> "Mesh":
-        """Builds a mesh from a `meshio.Mesh` (see `flare_connect.mesh.convert.from_meshio`)."""
-        from flare_connect.mesh.convert import from_meshio
+        """Builds a mesh from a `meshio.Mesh` (see `flare_connect.mesh.files.via_meshio.from_meshio`)."""
+        from flare_connect.mesh.files.via_meshio import from_meshio
 
         return from_meshio(m, allow_nonfinite=allow_nonfinite)
 
     def to_pyvista(self) -> Any:
         """Returns a `pyvista.UnstructuredGrid` with all fields; node sets become uint8 arrays `set:<name>`."""
-        from flare_connect.mesh.convert import to_pyvista
+        from flare_connect.mesh.files.vtk import to_pyvista
 
         return to_pyvista(self)
 
     def to_meshio(self) -> Any:
         """Returns a `meshio.Mesh` with all fields; node sets become arrays `set:<name>`."""
-        from flare_connect.mesh.convert import to_meshio
+        from flare_connect.mesh.files.via_meshio import to_meshio
 
         return to_meshio(self)
 
@@ -140,7 +140,7 @@ class Mesh(Data):
         Raises:
             MeshError: the extension is not known, or the format cannot hold this mesh.
         """
-        from flare_connect.mesh.convert import save
+        from flare_connect.mesh.files.save import save
 
         save(self, path)
 

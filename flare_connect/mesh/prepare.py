@@ -7,9 +7,9 @@ import numpy as np
 from tqdm import tqdm
 
 from flare_connect.errors import MeshError, StoreError
+from flare_connect.mesh.files.load import EXTENSIONS, load_mesh
 from flare_connect.mesh.interpolation import cell_to_point
 from flare_connect.mesh.mesh import Mesh
-from flare_connect.mesh.readers import EXTENSIONS, load_mesh
 from flare_connect.mesh.store import write_store
 
 

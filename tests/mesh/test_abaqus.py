@@ -8,7 +8,7 @@ import torch
 from mesh.meshes import grid, single
 
 from flare_connect.mesh import load_mesh
-from flare_connect.mesh.abaqus import _FACES, read_sets
+from flare_connect.mesh.files.abaqus import _FACES, read_sets
 
 TYPES = {"triangle": "CPS3", "quad": "CPS4", "tetra": "C3D4", "hexahedron": "C3D8", "wedge": "C3D6", "tetra10": "C3D10"}
 

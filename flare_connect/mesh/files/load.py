@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from flare_connect.errors import MeshError, MeshReadError
-from flare_connect.mesh.abaqus import read_sets
-from flare_connect.mesh.convert import from_meshio, from_pyvista
+from flare_connect.mesh.files.abaqus import read_sets
+from flare_connect.mesh.files.quiet import quiet
+from flare_connect.mesh.files.via_meshio import from_meshio
+from flare_connect.mesh.files.vtk import from_pyvista
 from flare_connect.mesh.mesh import Mesh
-from flare_connect.mesh.quiet import quiet
 
 # which library reads a format best; the other one is tried if it fails (measured on real files)
 _PYVISTA = (

@@ -1,0 +1,101 @@
+"""What all libraries and formats have in common, on the way in and on the way out."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import torch
+
+from flare_connect.mesh.cells import CELL_KINDS
+from flare_connect.mesh.mesh import Mesh, NamedSet
+
+SET_PREFIX = "set:"
+
+
+def assemble(
+    points: np.ndarray,
+    cells: dict[str, np.ndarray],
+    point_data: dict[str, np.ndarray],
+    cell_data: dict[str, dict[str, np.ndarray]],
+    *,
+    sets: Mapping[str, NamedSet] | None = None,
+    **rest: Any,
+) -> Mesh:
+    """What both libraries have in common: sets out of `set:` arrays, absent kinds, planar meshes."""
+    sets = dict(sets or {})
+    for name in [n for n in point_data if n.startswith(SET_PREFIX)]:
+        ids = np.flatnonzero(point_data.pop(name).reshape(len(points), -1)[:, 0])
+        sets[name.removeprefix(SET_PREFIX)] = NamedSet("node", torch.from_numpy(ids))
+    for name in [n for n in cell_data if n.startswith(SET_PREFIX)]:
+        blocks = cell_data.pop(name)
+        ids = np.flatnonzero(np.concatenate([blocks[kind].reshape(-1) for kind in cells]))
+        sets[name.removeprefix(SET_PREFIX)] = NamedSet("cell", torch.from_numpy(ids))
+    for name, blocks in cell_data.items():
+        absent = [k for k, v in blocks.items() if v.dtype.kind == "f" and v.size and np.isnan(v).all()]
+        if len(absent) < len(blocks):
+            cell_data[name] = {k: v for k, v in blocks.items() if k not in absent}
+    if points.shape[1] == 1:
+        points = np.pad(points, ((0, 0), (0, 1)))
+    solid = any(kind not in CELL_KINDS or CELL_KINDS[kind].dim > 2 for kind in cells)
+    if points.shape[1] == 3 and len(points) and cells and not solid:
+        extent = np.ptp(points, axis=0)
+        if extent[2] <= 1e-12 * extent.max():
+            points = points[:, :2]
+    return Mesh.from_arrays(points, cells, point_data=point_data, cell_data=cell_data, sets=sets, **rest)
+
+
+def numeric(data: Any, *, shaped: bool = True) -> dict[str, np.ndarray]:
+    """Arrays of numbers with decoded names, tensors flattened to `[N, c]`."""
+    out: dict[str, np.ndarray] = {}
+    for name in data:
+        array = np.asarray(data[name])
+        if array.dtype.kind in "fiub":
+            out[decoded(name, out)] = flat(array) if shaped else array.reshape(-1)
+    return out
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 2 and array.shape[1] == 1:
+        return array[:, 0]
+    return array if array.ndim < 3 else array.reshape(len(array), -1)
+
+
+def decoded(name: str, taken: Mapping[str, Any]) -> str:
+    decoded = unquote(name)
+    return name if decoded in taken else decoded
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    array = tensor.detach().cpu().numpy()
+    return array.astype(np.uint8) if array.dtype == np.bool_ else array
+
+
+def points3d(mesh: Mesh) -> np.ndarray:
+    return np.pad(as_array(mesh.pos), ((0, 0), (0, 3 - mesh.dim)))
+
+
+def fields(mesh: Mesh) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """All point and cell arrays, sets among them, every cell field on every kind."""
+    point_data = {name: as_array(values) for name, values in mesh.point_data.items()}
+    cell_data = {}
+    for name, blocks in mesh.cell_data.items():
+        arrays = {kind: as_array(values) for kind, values in blocks.items()}
+        if len(arrays) < len(mesh.cells):
+            width = next(iter(arrays.values())).shape[1:]
+            arrays = {
+                kind: np.asarray(arrays[kind], dtype=float) if kind in arrays else np.full((len(nodes), *width), np.nan)
+                for kind, nodes in mesh.cells.items()
+            }
+        cell_data[name] = arrays
+    for name, named in mesh.sets.items():
+        if named.entity == "cell":
+            mark = np.zeros(mesh.num_cells, dtype=np.uint8)
+            mark[as_array(named.ids)] = 1
+            ends = np.cumsum([len(nodes) for nodes in mesh.cells.values()])[:-1]
+            cell_data[SET_PREFIX + name] = dict(zip(mesh.cells, np.split(mark, ends), strict=True))
+        else:
+            mark = np.zeros(mesh.num_nodes, dtype=np.uint8)
+            mark[as_array(mesh.set_nodes(name))] = 1
+            point_data[SET_PREFIX + name] = mark
+    return point_data, cell_data
