@@ -1,5 +1,6 @@
 """Meshes, known before anything is learned: files, fields, connectivity, boundary, volumes, prepared data sets."""
 
+from flare_connect.mesh.cache import MeshCache
 from flare_connect.mesh.cells import CELL_KINDS, CellKind
 from flare_connect.mesh.diffusion import diffusion_cost
 from flare_connect.mesh.distances import anchors, clusters, geodesic_cost, geodesic_distance
@@ -7,6 +8,7 @@ from flare_connect.mesh.files.load import EXTENSIONS, load_mesh
 from flare_connect.mesh.interpolation import cell_to_point
 from flare_connect.mesh.mesh import Mesh, NamedSet
 from flare_connect.mesh.modes import laplacian_modes
+from flare_connect.mesh.partitioning import partition
 from flare_connect.mesh.parts import MeshParts
 from flare_connect.mesh.periodic import find_periodic_pairs
 from flare_connect.mesh.prepare import prepare_meshes
@@ -20,6 +22,7 @@ __all__ = [
     "load_mesh",
     "MeshStore",
     "MeshParts",
+    "MeshCache",
     "write_store",
     "prepare_meshes",
     "cell_to_point",
@@ -29,6 +32,7 @@ __all__ = [
     "diffusion_cost",
     "anchors",
     "clusters",
+    "partition",
     "laplacian_modes",
     "find_periodic_pairs",
     "component_distances",

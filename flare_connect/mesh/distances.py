@@ -21,6 +21,8 @@ from flare_connect.mesh.mesh import Mesh
 from flare_connect.mesh.operators import assemble
 from flare_connect.mesh.topology import glued
 
+_GPU_PAYS = 200_000  # nodes
+
 
 def geodesic_distance(
     mesh: Mesh,
@@ -88,15 +90,17 @@ def anchors(
     Args:
         mesh: any mesh; nodes that no cell uses are left out.
         count: M, at most the number of nodes in use.
-        device: where to compute; None is where the mesh is. A GPU pays from some 100,000 nodes.
+        device: where to compute; None is where the mesh is, but the CPU for meshes too small for a GPU to pay.
 
     Returns:
-        The anchors, and each node's distance to the nearest of them (infinite at orphans), on `device`.
+        The anchors, and each node's distance to the nearest of them (infinite at orphans), where the mesh is.
 
     Raises:
         MeshError: if `count` is below 1 or above the number of nodes in use.
     """
-    device = torch.device(mesh.pos.device if device is None else device)
+    if device is None:
+        device = mesh.pos.device if mesh.num_nodes > _GPU_PAYS else "cpu"
+    device = torch.device(device)
     pos = mesh.pos.to(device, torch.float64)
     used = torch.zeros(mesh.num_nodes, dtype=torch.bool, device=device)
     for nodes in mesh.cells.values():
@@ -114,7 +118,7 @@ def anchors(
         chosen[i] = torch.where(ties, straight, -1.0).argmax()
         visit(nearest, chosen[i : i + 1], float(farthest))
     nearest[~used] = torch.inf
-    return chosen, nearest
+    return chosen.to(mesh.pos.device), nearest.to(mesh.pos.device)
 
 
 def _visits(mesh: Mesh, device: torch.device) -> Callable[[Tensor, Tensor, float], None]:
