@@ -13,7 +13,7 @@ from flare_connect.errors import FlareConnectError, InputError
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-    from flare_connect.mesh import Mesh
+    from flare_connect.mesh import Mesh, MeshCache
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +80,7 @@ def _info_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--topology", action="store_true", help="also holes, handles, cavities, boundary parts")
     parser.add_argument("--picture", type=str, default=None, help="draw the topology into this picture (mesh files)")
+    parser.add_argument("--cache", action="store_true", help="keep what took long to compute beside the file")
 
 
 def _info(args: "Namespace") -> None:
@@ -88,26 +89,28 @@ def _info(args: "Namespace") -> None:
             raise InputError("`--topology` and `--picture` take a mesh file, not a data set")
         summary = _store_summary(args.file)
     else:
-        from flare_connect.mesh import load_mesh
+        from flare_connect.mesh import MeshCache, load_mesh
 
         mesh = load_mesh(args.file, allow_nonfinite=True)
+        cache = MeshCache.beside(args.file) if args.cache else None
         summary = mesh.summary()
         if args.topology:
-            summary |= _topology_summary(mesh)
+            summary |= _topology_summary(mesh, cache)
         if args.picture:
             from flare_connect.viz import plot_topology
 
-            plot_topology(mesh, save=args.picture)
+            plot_topology(mesh, save=args.picture, cache=cache)
     if args.json:
         print(json.dumps(summary, indent=2))
     else:
         _print_tables(args.file, summary)
 
 
-def _topology_summary(mesh: "Mesh") -> dict[str, Any]:
+def _topology_summary(mesh: "Mesh", cache: "MeshCache | None") -> dict[str, Any]:
     from flare_connect.mesh import local_thickness
 
-    found, thickness = mesh.topology, local_thickness(mesh)
+    found = mesh.topology
+    thickness = cache(local_thickness, mesh) if cache else local_thickness(mesh)
     parts = mesh.boundary_component
     sizes = {f"part {i}": int((parts == i).sum()) for i in range(min(int(parts.max()) + 1, 20))}
     return {

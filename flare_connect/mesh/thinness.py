@@ -56,7 +56,8 @@ def local_thickness(mesh: Mesh) -> Float[Tensor, " N"]:
     Returns:
         In units of `pos`; infinite on a mesh without boundary, 0 at nodes that no cell uses.
 
-    Source: local thickness, Hildebrand and Rüegsegger 1997. One Python step a node.
+    Source: local thickness, Hildebrand and Rüegsegger 1997. One Python step a node: some
+    seconds for a bracket of 100,000.
     """
     on_boundary = np.flatnonzero(mesh.boundary_component.cpu().numpy() >= 0)
     if not len(on_boundary):

@@ -1,13 +1,15 @@
 """What the mesh module knows of a mesh, as a picture: boundary parts, clusters around anchors, one cost, thickness."""
 
 import colorsys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flare_connect.errors import InputError
-from flare_connect.mesh import Mesh, anchors, clusters, diffusion_cost, local_thickness
+from flare_connect.mesh import Mesh, MeshCache, anchors, clusters, diffusion_cost, local_thickness
+from flare_connect.mesh.arrays import host
 from flare_connect.viz.camera import plan, read_view
 from flare_connect.viz.panel import Colours, aim, draw_bar, draw_surface, draw_text, number
 from flare_connect.viz.render import new_plotter, oversampling, picture_path, write_picture
@@ -25,8 +27,11 @@ def plot_topology(
     size: tuple[int, int] | None = None,
     view: Any = None,
     clip: Any = None,
+    cache: MeshCache | None = None,
 ) -> Any:
     """Draws four panels: the parts of the boundary, clusters around anchors, one diffusion cost, local thickness.
+
+    A mesh of several connected parts has a fifth panel, which comes first and shows these.
 
     A colour that stops at a slit or goes round a hole shows that the mesh is connected as you think it is; one that
     does not shows where nodes should have been merged, or should not.
@@ -39,6 +44,7 @@ def plot_topology(
         size: width and height of the picture in pixels.
         view: as in `plot_field`.
         clip: as in `plot_field`.
+        cache: where to keep what is computed, for the next time.
 
     Returns:
         The path written, or without `save` a `pyvista.Plotter` on which to call `show()`.
@@ -50,19 +56,23 @@ def plot_topology(
     path = None if save is None else picture_path(save)
     if num_anchors < 1:
         raise InputError(f"`num_anchors` must be at least 1, got {num_anchors}")
-    chosen, _ = anchors(mesh, min(num_anchors, int((mesh.component >= 0).sum())))
-    cost = diffusion_cost(mesh, chosen[:1], scales=(scale,))[:, 0, 0].numpy()
-    thickness = local_thickness(mesh).numpy()
+    call = _call if cache is None else cache
+    chosen, _ = call(anchors, mesh, min(num_anchors, int((mesh.component >= 0).sum())))
+    cost = host(call(diffusion_cost, mesh, chosen[:1], scales=(scale,))[:, 0, 0])
+    thickness = host(call(local_thickness, mesh))
+    cells = host(call(clusters, mesh, chosen))
     label = mesh.boundary_component.cpu().numpy()
     topology = mesh.topology
     loops, cavities = topology.betti[1:]
     counts = f"parts: {topology.num_boundary_components}; loops: {loops}; cavities: {cavities}"
     arrays: list[tuple[str, str, np.ndarray, Colours | None]] = [
         ("boundary", counts, _categories(label), None),
-        ("clusters", f"anchors: {len(chosen)}", _categories(clusters(mesh, chosen).cpu().numpy()), None),
+        ("clusters", f"anchors: {len(chosen)}", _categories(cells), None),
         ("diffusion cost", f"from the first anchor, κ = {number(scale)}", *_coloured(cost, "cost")),
         ("local thickness", "along the mesh", *_coloured(thickness, "thickness")),
     ]
+    if mesh.num_components > 1:
+        arrays.insert(0, ("connected parts", str(mesh.num_components), _categories(host(mesh.component)), None))
     grid = mesh.to_pyvista()
     grid.clear_data()
     drawn, dim = drawn_cells(grid)
@@ -91,6 +101,10 @@ def plot_topology(
         return write_picture(plotter, path, reduce=finer)
     plotter.link_views()
     return plotter
+
+
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
 
 
 def _coloured(values: np.ndarray, label: str) -> tuple[np.ndarray, Colours]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flare_connect.errors import InputError
-from flare_connect.mesh import Mesh
+from flare_connect.mesh import Mesh, MeshCache
 from flare_connect.viz import plot_topology
 from flare_connect.viz.topology import _categories
 
@@ -43,6 +43,22 @@ def test_solids_and_separate_parts_are_drawn(solid, tmp_path):
     cells = torch.cat([solid.cells["tetra"], solid.cells["tetra"] + solid.num_nodes])
     two = Mesh.from_arrays(torch.cat([solid.pos, far]), {"tetra": cells})
     assert plot_topology(two, num_anchors=3, save=tmp_path / "two.png").is_file()
+    plotter = plot_topology(two, num_anchors=3)
+    first, *others = texts(plotter)
+    assert {"connected parts", "2"} <= set(first)
+    assert len(others) == 4
+    plotter.close()
+
+
+def test_a_cache_keeps_what_a_picture_takes(holed, tmp_path, monkeypatch):
+    cache = MeshCache(tmp_path / "cache")
+    first = plot_topology(holed, num_anchors=5, cache=cache)
+    first.close()
+    assert len(list(cache.folder.iterdir())) == 4
+    monkeypatch.setattr("flare_connect.mesh.cache.write_atomically", None)  # nothing is computed, so nothing written
+    again = plot_topology(holed, num_anchors=5, cache=cache)
+    assert texts(again)[1] == texts(plot_topology(holed, num_anchors=5))[1]
+    again.close()
 
 
 def test_categories_differ_and_grey_is_for_nothing():
