@@ -14,7 +14,7 @@ help:
 	@echo "make test   run all tests"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make docs   build the documentation into site/"
-	@echo "make bench  time the attention operators"
+	@echo "make bench  time the attention operators, and what a mesh tells"
 
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'flare_connect needs Python 3.11 or newer')"
@@ -46,6 +46,7 @@ docs: $(VENV)/.test
 
 bench: $(VENV)/.base
 	$(BIN)/python kernels/benchmarks/mixer.py
+	$(BIN)/python examples/studies/mesh_speed/run.py
 
 clean:
 	rm -rf $(VENV) site demo

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .errors import MeshReadError as MeshReadError
     from .errors import StoreError as StoreError
     from .mesh import Mesh as Mesh
+    from .mesh import MeshCache as MeshCache
     from .mesh import MeshStore as MeshStore
     from .mesh import NamedSet as NamedSet
     from .mesh import load_mesh as load_mesh
@@ -47,7 +48,7 @@ _HOME = {
         "MeshReadError",
         "StoreError",
     ),
-    "mesh": ("Mesh", "MeshStore", "NamedSet", "load_mesh", "prepare_meshes", "write_store"),
+    "mesh": ("Mesh", "MeshCache", "MeshStore", "NamedSet", "load_mesh", "prepare_meshes", "write_store"),
     "models": ("Architecture", "FlareConnect", "FlareConnectConfig"),
     "train": ("DataConfig", "OptimiserConfig", "TrainConfig", "evaluate", "fit"),
     "viz": ("plot_field", "plot_mesh", "plot_topology", "save_fields"),
