@@ -18,7 +18,8 @@ class Topology:
     Attributes:
         betti: β0 (parts), β1 (independent loops: holes of a plate, handles of a solid), β2 (closed cavities).
         euler: Euler characteristic, corners − edges + faces − solids = β0 − β1 + β2.
-        genus: handles of the surface, or of a solid's skin; 0 for curves.
+        genus: handles of the surface, or of a solid's skin; 0 for curves. Of a surface that touches itself at a single
+            node it says nothing.
         num_boundary_components: connected parts of the boundary.
     """
 
