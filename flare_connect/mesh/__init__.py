@@ -2,6 +2,7 @@
 
 from flare_connect.mesh.cache import MeshCache
 from flare_connect.mesh.cells import CELL_KINDS, CellKind
+from flare_connect.mesh.defects import Defects, find_defects, merge_duplicate_nodes, remove_orphans
 from flare_connect.mesh.diffusion import diffusion_cost
 from flare_connect.mesh.distances import anchors, clusters, geodesic_cost, geodesic_distance
 from flare_connect.mesh.files.load import EXTENSIONS, load_mesh
@@ -26,6 +27,10 @@ __all__ = [
     "write_store",
     "prepare_meshes",
     "cell_to_point",
+    "Defects",
+    "find_defects",
+    "merge_duplicate_nodes",
+    "remove_orphans",
     "Topology",
     "geodesic_distance",
     "geodesic_cost",

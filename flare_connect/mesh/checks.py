@@ -12,6 +12,8 @@ from flare_connect.mesh.cells import CELL_KINDS
 if TYPE_CHECKING:
     from flare_connect.mesh.mesh import Mesh
 
+_SHOWN = 5  # places of each defect
+
 
 def validate(mesh: "Mesh", allow_nonfinite: bool) -> None:
     """Checks shapes, dtypes, indices and values of a mesh.
@@ -59,8 +61,11 @@ def summary(mesh: "Mesh") -> dict[str, Any]:
     Returns:
         Keys `nodes`, `dim`, `topological_dim`, `cells`, `point_data`, `cell_data`, `global_data`, `sets`, `units`,
         `components`, `orphan_nodes`, `edges`, `boundary_facets`, `boundary_nodes`, `bounding_box`, `total_measure`,
-        `quality`, `inverted_cells`; the JSON module can write all of it.
+        `quality`, `inverted_cells`, `defects` (what was found, how often, and the first places); the JSON module can
+        write all of it.
     """
+    from flare_connect.mesh.defects import find_defects  # it knows what a mesh is, and this module must not
+
     quality = {
         kind: {"min": float(q.min()), "median": float(q.median())} for kind, q in mesh.cell_quality().items() if len(q)
     }
@@ -89,6 +94,13 @@ def summary(mesh: "Mesh") -> dict[str, Any]:
         "total_measure": mesh.total_measure,
         "quality": quality,
         "inverted_cells": mesh.num_inverted_cells,
+        "defects": {
+            name.replace("_", " "): value
+            if isinstance(value, int)
+            else {"count": value.shape[-1], "first": value[..., :_SHOWN].numpy().T.tolist()}
+            for name, value in vars(find_defects(mesh)).items()
+            if (value if isinstance(value, int) else value.numel())
+        },
     }
 
 

@@ -34,7 +34,7 @@ def dual_edges(cells: Mapping[str, np.ndarray], num_nodes: int) -> np.ndarray:
 
     Cells are numbered over all kinds in dict order. Where more than two meet at a facet each is paired with the next.
     """
-    key, cell = _facets(cells, num_nodes)
+    key, cell = facet_keys(cells, num_nodes)
     order = np.lexsort((cell, *key.T))
     key, cell = key[order], cell[order]
     same = (key[1:] == key[:-1]).all(1) & (cell[1:] != cell[:-1])
@@ -110,7 +110,7 @@ def topology(cells: Mapping[str, np.ndarray], num_nodes: int, pairs: np.ndarray 
     edges = np.concatenate([nodes[:, CELL_KINDS[kind].edges].reshape(-1, 2) for kind, nodes in corners.items()])
     edges = np.unique(np.sort(edges, axis=1), axis=0)
     used = np.unique(np.concatenate([nodes.reshape(-1) for nodes in corners.values()]))
-    facets, count = np.unique(_facets(corners, num_nodes)[0], axis=0, return_counts=True)
+    facets, count = np.unique(facet_keys(corners, num_nodes)[0], axis=0, return_counts=True)
     num_cells = sum(len(nodes) for nodes in corners.values())
     euler = {
         0: len(used),
@@ -156,7 +156,7 @@ def _num_skins(skin: np.ndarray, num_nodes: int, top: int) -> int:
     return len(np.unique(_components(np.stack([facet_of[:-1][same], facet_of[1:][same]]), len(skin))))
 
 
-def _facets(cells: Mapping[str, np.ndarray], num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+def facet_keys(cells: Mapping[str, np.ndarray], num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Sorted corners `[F, 4]` of every facet of every highest-dimensional cell, and the cell's number `[F]`."""
     top = topological_dim(cells)
     keys, owners, start = [], [], 0
