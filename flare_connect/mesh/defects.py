@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from flare_connect.mesh.arrays import numpy_of
-from flare_connect.mesh.connectivity import kind_of, topological_dim
+from flare_connect.mesh.connectivity import distinct_rows, kind_of, topological_dim
 from flare_connect.mesh.geometry import signed_measure
 from flare_connect.mesh.mesh import Mesh, NamedSet
 from flare_connect.mesh.topology import facet_keys
@@ -79,9 +79,7 @@ def find_defects(mesh: Mesh, *, tolerance: float = 1e-9) -> Defects:
         _, first, index = np.unique(table[:, :8], axis=0, return_index=True, return_inverse=True)
         duplicate.append(np.sort(table[first[index.reshape(-1)] != np.arange(len(table)), 8]))
     facets = facet_keys(cells, len(pos))[0]
-    crowded = (
-        np.unique(facets, axis=0, return_counts=True)[1] > 2 if topological_dim(cells) else np.zeros(0, dtype=bool)
-    )
+    crowded = distinct_rows(facets, len(pos))[1] > 2 if topological_dim(cells) else np.zeros(0, dtype=bool)
     leader = _leaders(mesh, tolerance)
     twins = np.flatnonzero(leader != np.arange(len(pos)))
     return Defects(

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
 from torch import Tensor
 
-from flare_connect.mesh.connectivity import kind_of
+from flare_connect.mesh.connectivity import distinct_rows, kind_of
 
 _IMPROVES = 1e-10  # relative: a smaller gain than this is rounding
 _SLACK = 1e-9  # how far beside a face, relative to it, a ray may pass: rounding must not lose the ones along its rim
@@ -357,19 +357,7 @@ def _simplices(pos: np.ndarray, cells: Mapping[str, np.ndarray]) -> tuple[np.nda
 
 def _distinct(simplices: np.ndarray, count: int) -> np.ndarray:
     """Each simplex once `[S, k]`; the nodes of each sorted already. Those that name a node twice are left out."""
-    if count ** simplices.shape[1] < 2**63:
-        code = simplices[:, 0]
-        for column in simplices.T[1:]:
-            code = code * count + column
-        code = np.sort(code)  # faster than np.unique
-        code = code[np.concatenate([[True], code[1:] != code[:-1]])[: len(code)]]
-        columns = []
-        for _ in range(simplices.shape[1]):
-            columns.append(code % count)
-            code = code // count
-        simplices = np.stack(columns[::-1], axis=1)
-    else:
-        simplices = np.unique(simplices, axis=0)
+    simplices = distinct_rows(simplices, count)[0]
     return simplices[(simplices[:, 1:] > simplices[:, :-1]).all(1)]
 
 

@@ -8,7 +8,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from flare_connect.mesh.cells import CELL_KINDS
-from flare_connect.mesh.connectivity import Boundary, kind_of, sorted_corners, topological_dim
+from flare_connect.mesh.connectivity import Boundary, distinct_rows, kind_of, sorted_corners, topological_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +108,12 @@ def topology(cells: Mapping[str, np.ndarray], num_nodes: int, pairs: np.ndarray 
             block = glue[nodes[:, : kind.num_corners]]
             corners[kind.corners] = np.concatenate([corners[kind.corners], block]) if kind.corners in corners else block
     edges = np.concatenate([nodes[:, CELL_KINDS[kind].edges].reshape(-1, 2) for kind, nodes in corners.items()])
-    edges = np.unique(np.sort(edges, axis=1), axis=0)
-    used = np.unique(np.concatenate([nodes.reshape(-1) for nodes in corners.values()]))
-    facets, count = np.unique(facet_keys(corners, num_nodes)[0], axis=0, return_counts=True)
+    edges = distinct_rows(np.sort(edges, axis=1), num_nodes)[0]
+    mark = np.zeros(num_nodes, dtype=bool)
+    for nodes in corners.values():
+        mark[nodes.reshape(-1)] = True
+    used = np.flatnonzero(mark)
+    facets, count = distinct_rows(facet_keys(corners, num_nodes)[0], num_nodes)
     num_cells = sum(len(nodes) for nodes in corners.values())
     euler = {
         0: len(used),
@@ -118,7 +121,7 @@ def topology(cells: Mapping[str, np.ndarray], num_nodes: int, pairs: np.ndarray 
         2: len(used) - len(edges) + num_cells,
         3: len(used) - len(edges) + len(facets) - num_cells,
     }[top]
-    parts = len(np.unique(_components(edges.T, num_nodes)[used]))
+    parts = int((np.bincount(_components(edges.T, num_nodes)[used]) > 0).sum())
     skin = facets[count == 1]
     num_skins = _num_skins(skin, num_nodes, top)
     if top == 3:

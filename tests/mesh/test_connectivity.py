@@ -7,7 +7,7 @@ from mesh.meshes import grid, single
 
 from flare_connect.errors import MeshError
 from flare_connect.mesh import CELL_KINDS, Mesh
-from flare_connect.mesh.connectivity import _alone
+from flare_connect.mesh.connectivity import _alone, distinct_rows
 
 
 def slow_edges(mesh):
@@ -134,3 +134,16 @@ def test_unknown_kind_is_kept_and_named():
     assert mesh.cells["triangle7"].shape == (1, 7)
     with pytest.raises(MeshError, match=r"'triangle7' can be kept but not computed with"):
         _ = mesh.edge_index
+
+
+@pytest.mark.parametrize("base", [7, 3_000_000, 10**12])
+@pytest.mark.parametrize("empty", [False, True])
+def test_distinct_rows_are_what_numpy_finds(base, empty):
+    rows = np.random.default_rng(0).integers(0, 3, (200, 4)) * (base // 3)
+    if empty:
+        rows[:, 3] = base
+    found, times = distinct_rows(rows, base)
+    expected, counts = np.unique(rows, axis=0, return_counts=True)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(times, counts)
+    assert len(distinct_rows(rows[:0], base)[0]) == 0
