@@ -3,6 +3,7 @@
 Nothing here crosses a void: a node in another part of the mesh costs infinitely much.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ from flare_connect.mesh.solvers import solve_direct, solve_iterative
 from flare_connect.mesh.sparse import csr_tensor
 from flare_connect.mesh.topology import glued
 
+_SPOT = 0.03  # radius, in units of the mesh's diagonal, of what counts as the anchor's own place
+_UNIT_BALL = (1.0, 2.0, math.pi, 4 / 3 * math.pi)
 _FLOOR = 1e-14  # relative to the value at its anchor, a diffused quantity below this is lost in rounding
 _DIRECT, _DIRECT_SOLID = 1_000_000, 60_000  # nodes up to which a factorisation is faster than multigrid
 
@@ -37,9 +40,10 @@ def diffusion_cost(
 ) -> Float[Tensor, "N M S"]:
     r"""How hard it is for something released at an anchor to diffuse to a node.
 
-    $c = -\log(u_m(n) / u_m(a_m))$ with $(L + \kappa/\ell^2\, V) u_m = \delta_{a_m}$, L the P1 Laplacian, V the node
-    volumes, $\ell$ the mesh's diagonal: for small κ like the Green's function of the domain, for large κ like √κ times
-    the geodesic distance over ℓ. It does not depend on resolution beyond an element's size around the anchor.
+    $c = \max(0, -\log(u_m(n) / \bar u_m))$ with $(L + \kappa/\ell^2\, V) u_m = \delta_{a_m}$, L the P1 Laplacian, V the
+    node volumes, $\ell$ the mesh's diagonal: for small κ like the Green's function of the domain, for large κ like √κ
+    times the geodesic distance over ℓ. $\bar u_m$ is the mean of $u_m$ over the spot of radius 0.03 ℓ where it is
+    largest: at the anchor itself $u_m$ grows without end as a mesh gets finer, and costs would depend on it.
 
     Args:
         mesh: a mesh whose highest-dimensional cells all have a known kind.
@@ -67,7 +71,6 @@ def diffusion_cost(
         raise MeshError(f"anchor {int(nodes[unused.cpu().numpy()][0])} is a node that no cell uses")
     chosen = _best_solver(mesh, system.volume.device) if solver == "auto" else solver
     at = torch.from_numpy(nodes).to(system.glue)
-    column = torch.arange(len(nodes), device=at.device)
     part = system.part()
     apart = part[:, None] != part[at]
     kappas = [kappa / mesh.length_scale**2 for kappa in scales]
@@ -77,13 +80,30 @@ def diffusion_cost(
             solved = list(pool.map(lambda kappa: system.solve(kappa, system.glue[at], chosen), kappas))
     else:
         solved = (system.solve(kappa, system.glue[at], chosen) for kappa in kappas)  # one at a time in memory
+    spot = _UNIT_BALL[mesh.topological_dim] * (_SPOT * mesh.length_scale) ** mesh.topological_dim
     out = torch.empty(mesh.num_nodes, len(nodes), len(scales), dtype=torch.float64, device=at.device)
     for s, solution in enumerate(solved):
-        values = solution[system.glue]
+        reference = _mean_of_spot(solution, system.volume, spot)
         # Obtuse cells can push far values below zero by a hair; they are as far as can be told.
-        cost = (values / values[at, column]).clamp_min_(_FLOOR).log_().neg_().clamp_min_(0.0)
+        cost = (solution[system.glue] / reference).clamp_min_(_FLOOR).log_().neg_().clamp_min_(0.0)
         out[:, :, s] = cost.masked_fill_(apart, torch.inf)
     return out
+
+
+def _mean_of_spot(values: Tensor, volume: Tensor, spot: float) -> Tensor:
+    """Mean of each column `[N, M]` over the part of the mesh, `spot` in volume, where it is largest `[M]`."""
+    count = min(64, len(values))
+    while True:
+        top, place = values.topk(count, dim=0)
+        within = volume[place]
+        before = within.cumsum(0) - within
+        if count == len(values) or bool((before[-1] + within[-1] >= spot).all()):
+            break
+        count = min(4 * count, len(values))
+    # The last node counts in part, and the first wholly: a mesh coarser than the spot has no more to say.
+    weight = torch.minimum(within, (spot - before).clamp_min(0.0))
+    weight[0] = within[0]
+    return (weight * top).sum(0) / weight.sum(0)
 
 
 def _best_solver(mesh: Mesh, device: torch.device) -> str:
