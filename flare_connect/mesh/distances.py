@@ -29,7 +29,7 @@ def geodesic_distance(
     sources: Int[Tensor, " K"],
     *,
     through: Literal["cells", "edges"] = "cells",
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> Float[Tensor, "K N"]:
     """Length of the shortest path in the mesh from each source to each node; periodic pairs are one place.
 
@@ -43,7 +43,7 @@ def geodesic_distance(
         sources: nodes.
         through: what paths may cross. 64 sources on 10,000 nodes of triangles take 1 s through cells on two CPU cores
             and 0.1 s along edges; on 7,000 nodes of tetrahedra 7 s and 0.1 s.
-        device: where to compute paths through cells.
+        device: where to compute paths through cells; None is where the mesh is.
 
     Returns:
         Float64, in units of `pos`; infinite where there is no path.
@@ -55,7 +55,7 @@ def geodesic_distance(
     """
     nodes = checked_nodes(mesh, sources)
     if through == "edges":
-        return torch.from_numpy(np.atleast_2d(dijkstra(edge_graph(mesh), indices=nodes)))
+        return torch.from_numpy(np.atleast_2d(dijkstra(edge_graph(mesh), indices=nodes))).to(mesh.pos.device)
     return distance_from(mesh, [nodes[i : i + 1] for i in range(len(nodes))], device=device)
 
 
@@ -64,18 +64,19 @@ def distance_from(
     sets: Sequence[np.ndarray],
     *,
     facets: Sequence[np.ndarray] | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> Float[Tensor, "K N"]:
     """Length of the shortest path through cells to the nearest node of each set; see `flare_connect.mesh.marching`."""
-    return march(
+    found = march(
         mesh.pos.double().cpu().numpy(),
         numpy_of(mesh.cells),
         mesh.edge_index.cpu().numpy(),
         sets,
         glue=None if mesh.periodic_pairs is None else glued(mesh.periodic_pairs.cpu().numpy(), mesh.num_nodes),
         facets=facets,
-        device=device,
+        device=mesh.pos.device if device is None else device,
     )
+    return found.to(mesh.pos.device)
 
 
 def anchors(
@@ -173,7 +174,7 @@ def clusters(mesh: Mesh, anchor_nodes: Int[Tensor, " M"]) -> Int[Tensor, " N"]:
     found = dijkstra(edge_graph(mesh), indices=nodes, min_only=True, return_predecessors=True)[2]
     number = np.full(mesh.num_nodes + 1, -1, dtype=np.int64)
     number[nodes[::-1]] = np.arange(len(nodes))[::-1]
-    return torch.from_numpy(number[np.where(found < 0, mesh.num_nodes, found)])
+    return torch.from_numpy(number[np.where(found < 0, mesh.num_nodes, found)]).to(mesh.pos.device)
 
 
 def geodesic_cost(
@@ -181,7 +182,7 @@ def geodesic_cost(
     anchor_nodes: Int[Tensor, " M"],
     *,
     through: Literal["cells", "edges"] = "cells",
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> Float[Tensor, "N M"]:
     """Squared geodesic distance to each anchor in units of the mesh's diagonal; infinite without a path.
 
@@ -196,11 +197,11 @@ def geodesic_cost(
 
 def edge_graph(mesh: Mesh) -> csr_matrix:
     """Edges weighted by their length `[N, N]`; periodic pairs are joined by an edge that is as good as nothing long."""
-    edges = mesh.edge_index.numpy()
-    pos = mesh.pos.double().numpy()
+    edges = mesh.edge_index.cpu().numpy()
+    pos = mesh.pos.double().cpu().numpy()
     length = np.linalg.norm(pos[edges[1]] - pos[edges[0]], axis=1)
     if mesh.periodic_pairs is not None:
-        pairs = mesh.periodic_pairs.numpy()
+        pairs = mesh.periodic_pairs.cpu().numpy()
         edges = np.concatenate([edges, pairs, pairs[::-1]], axis=1)
         length = np.concatenate([length, np.zeros(2 * pairs.shape[1])])
     # Sparse graphs drop zeros when they are made, and sum what is given twice; neither may happen here.

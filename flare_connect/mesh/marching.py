@@ -86,7 +86,7 @@ def march(
         device: where to compute.
 
     Returns:
-        Float64, in units of `pos`; infinite where there is no path.
+        Float64, in units of `pos`, on `device`; infinite where there is no path.
 
     Source: Kimmel and Sethian 1998 (waves through triangles), Novotni and Klein 2002 (straight rays instead of plane
     fronts), Fu, Kirby and Whitaker 2013 (tetrahedra, many nodes at once).
@@ -111,7 +111,7 @@ def march(
     distance[first] = 0.0
     if tables:
         spread(distance, first, tables, count, facets is not None)
-    return distance.reshape(len(sources), count)[:, torch.from_numpy(stand[: len(pos)]).to(device)].cpu()
+    return distance.reshape(len(sources), count)[:, torch.from_numpy(stand[: len(pos)]).to(device)]
 
 
 def spread(distance: Tensor, waiting: Tensor, tables: list[Offers], count: int, plane: bool) -> None:

@@ -59,7 +59,8 @@ def laplacian_modes(mesh: Mesh, count: int) -> tuple[Float[Tensor, " K"], Float[
     modes = _fixed_basis(values, vectors, root, _probes(mesh, glue)[rows]) / root[:, None] * np.sqrt(volume.sum())
     out = np.zeros((mesh.num_nodes, count))
     out[rows] = modes[:, :count]
-    return torch.from_numpy(values[:count].copy()), torch.from_numpy(out[glue])
+    device = mesh.pos.device
+    return torch.from_numpy(values[:count].copy()).to(device), torch.from_numpy(out[glue]).to(device)
 
 
 def _probes(mesh: Mesh, glue: np.ndarray) -> np.ndarray:

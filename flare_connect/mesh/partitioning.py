@@ -59,7 +59,7 @@ def partition(mesh: Mesh, count: int, *, method: Literal["auto", "metis", "ancho
         nodes = used[parts == part]
         label[nodes] = start + _connected(graph[nodes][:, nodes], _metis(graph[nodes][:, nodes], share), share)
         start += share
-    return torch.from_numpy(label)
+    return torch.from_numpy(label).to(mesh.pos.device)
 
 
 def _shares(sizes: np.ndarray, count: int) -> list[int]:

@@ -48,7 +48,8 @@ def find_periodic_pairs(
                 f"the sides along axis {axis} do not match: node {alone} at ({place}) has no partner within"
                 f" {reach:.3g}; mesh both sides alike, or raise `tolerance`"
             )
-    return torch.from_numpy(np.concatenate(found, axis=1) if found else np.zeros((2, 0), dtype=np.int64))
+    pairs = np.concatenate(found, axis=1) if found else np.zeros((2, 0), dtype=np.int64)
+    return torch.from_numpy(pairs).to(mesh.pos.device)
 
 
 def _match(pos: np.ndarray, used: np.ndarray, axis: int, reach: float) -> tuple[np.ndarray, int | None]:

@@ -38,12 +38,13 @@ def component_distances(mesh: Mesh, count: int = 2) -> tuple[Float[Tensor, "N K"
     which = np.full((count, mesh.num_nodes), -1, dtype=np.int64)
     for start in range(0, parts, together):
         ids = np.arange(start, min(start + together, parts))
-        found = distance_from(mesh, [np.flatnonzero(label == part) for part in ids], facets=facets).numpy()
+        found = distance_from(mesh, [np.flatnonzero(label == part) for part in ids], facets=facets).cpu().numpy()
         best = np.concatenate([best, found])
         which = np.concatenate([which, np.where(np.isfinite(found), ids[:, None], -1)])
         order = np.argsort(best, axis=0, kind="stable")[:count]
         best, which = np.take_along_axis(best, order, axis=0), np.take_along_axis(which, order, axis=0)
-    return torch.from_numpy(best.T.copy()), torch.from_numpy(which.T.copy())
+    device = mesh.pos.device
+    return torch.from_numpy(best.T.copy()).to(device), torch.from_numpy(which.T.copy()).to(device)
 
 
 def local_thickness(mesh: Mesh) -> Float[Tensor, " N"]:
@@ -61,9 +62,9 @@ def local_thickness(mesh: Mesh) -> Float[Tensor, " N"]:
     """
     on_boundary = np.flatnonzero(mesh.boundary_component.cpu().numpy() >= 0)
     if not len(on_boundary):
-        return torch.full((mesh.num_nodes,), torch.inf, dtype=torch.float64)
+        return torch.full((mesh.num_nodes,), torch.inf, dtype=torch.float64, device=mesh.pos.device)
     graph = edge_graph(mesh)
-    depth = distance_from(mesh, [on_boundary], facets=_facets(mesh)).numpy()[0]
+    depth = distance_from(mesh, [on_boundary], facets=_facets(mesh)).cpu().numpy()[0]
     depth[~np.isfinite(depth)] = 0.0
     shortest, longest = _incident(graph)
     starts, ends, lengths = graph.indptr.tolist(), graph.indices.tolist(), graph.data.tolist()
@@ -89,7 +90,7 @@ def local_thickness(mesh: Mesh) -> Float[Tensor, " N"]:
                 seen = tuple(c + q - p for c, p, q in zip(centre, places[node], places[other], strict=True))
             if sum((q - c) ** 2 for c, q in zip(seen, places[other], strict=True)) <= limit:
                 heapq.heappush(heap, (radius, other, seen, limit))
-    return torch.from_numpy(np.maximum(thickness, shortest))
+    return torch.from_numpy(np.maximum(thickness, shortest)).to(mesh.pos.device)
 
 
 def _facets(mesh: Mesh) -> list[np.ndarray]:

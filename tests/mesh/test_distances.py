@@ -11,7 +11,16 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from flare_connect.errors import MeshError
-from flare_connect.mesh import Mesh, solvers
+from flare_connect.mesh import (
+    Mesh,
+    clusters,
+    component_distances,
+    find_periodic_pairs,
+    laplacian_modes,
+    local_thickness,
+    partition,
+    solvers,
+)
 from flare_connect.mesh.connectivity import kind_of
 from flare_connect.mesh.diffusion import diffusion_cost
 from flare_connect.mesh.distances import anchors, geodesic_cost, geodesic_distance
@@ -223,6 +232,31 @@ def test_anchors_are_the_same_on_a_gpu(device):
         here, there = anchors(mesh, 9), anchors(mesh, 9, device=device)
         assert torch.equal(there[0].cpu(), here[0])
         torch.testing.assert_close(there[1].cpu(), here[1])
+
+
+def test_all_that_a_mesh_tells_is_where_the_mesh_is(device):
+    torus, _ = periodic_square(12)
+    for here in (plate(12), torus):
+        mesh = Mesh.from_arrays(here.pos, here.cells, periodic_pairs=here.periodic_pairs).to(device)
+        at, _ = anchors(mesh, 5)
+        found = {
+            "anchors": (at, anchors(here, 5)[0]),
+            "cells": (geodesic_distance(mesh, at), geodesic_distance(here, at.cpu())),
+            "edges": (geodesic_distance(mesh, at, through="edges"), geodesic_distance(here, at.cpu(), through="edges")),
+            "cost": (geodesic_cost(mesh, at), geodesic_cost(here, at.cpu())),
+            "diffusion": (diffusion_cost(mesh, at), diffusion_cost(here, at.cpu())),
+            "clusters": (clusters(mesh, at), clusters(here, at.cpu())),
+            "parts": (component_distances(mesh)[0], component_distances(here)[0]),
+            "thickness": (local_thickness(mesh), local_thickness(here)),
+            "modes": (laplacian_modes(mesh, 5)[0], laplacian_modes(here, 5)[0]),
+            "volume": (mesh.node_volume, here.node_volume),
+            "boundary": (mesh.boundary_component, here.boundary_component),
+            "clusters of a size": (partition(mesh, 4), partition(here, 4)),
+            "pairs": (find_periodic_pairs(mesh), find_periodic_pairs(here)),
+        }
+        for name, (there, expected) in found.items():
+            assert there.device == mesh.pos.device, name
+            torch.testing.assert_close(there.cpu(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_nested_dissection_solves_the_same_system(monkeypatch):
