@@ -124,7 +124,7 @@ class Mesh(Data):
 
     def to_pyvista(self) -> Any:
         """Returns a `pyvista.UnstructuredGrid` with all fields; node sets become uint8 arrays `set:<name>`."""
-        from flare_connect.mesh.files.vtk import to_pyvista
+        from flare_connect.mesh.files.to_vtk import to_pyvista
 
         return to_pyvista(self)
 

@@ -1,5 +1,6 @@
 """What all libraries and formats have in common, on the way in and on the way out."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -45,33 +46,67 @@ def assemble(
     return Mesh.from_arrays(points, cells, point_data=point_data, cell_data=cell_data, sets=sets, **rest)
 
 
-def numeric(data: Any, *, shaped: bool = True) -> dict[str, np.ndarray]:
+def add_centres(
+    points: np.ndarray, point_data: dict[str, np.ndarray], centres: list[np.ndarray]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Appends nodes at the centres of cells; a field's value there is the mean over the corners, sets gain no node.
+
+    Args:
+        points: positions `[N, dim]`.
+        point_data: field name → `[N]` or `[N, c]`.
+        centres: the corners of each cell.
+    """
+    warnings.warn(
+        f"{len(centres)} polyhedra were cut into tetrahedra and pyramids around a node added at their centre",
+        stacklevel=5,
+    )
+    corners = np.concatenate(centres)
+    start = np.cumsum([0, *(len(ids) for ids in centres[:-1])])
+    count = np.array([len(ids) for ids in centres])
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        total = np.add.reduceat(values[corners].astype(float), start, axis=0)
+        found = total / count.reshape(-1, *[1] * (values.ndim - 1))
+        return (found if values.dtype.kind == "f" else np.round(found)).astype(values.dtype)
+
+    out = {
+        name: np.concatenate([values, mean(values) * (not name.startswith(SET_PREFIX))])
+        for name, values in point_data.items()
+    }
+    return np.concatenate([points, mean(points)]), out
+
+
+def numeric(data: Any) -> dict[str, np.ndarray]:
     """Arrays of numbers with decoded names, tensors flattened to `[N, c]`."""
     out: dict[str, np.ndarray] = {}
     for name in data:
         array = np.asarray(data[name])
         if array.dtype.kind in "fiub":
-            out[decoded(name, out)] = flat(array) if shaped else array.reshape(-1)
+            out[decoded(name, out)] = flat(array)
     return out
 
 
 def flat(array: np.ndarray) -> np.ndarray:
+    """`[N, 1]` as `[N]`, tensors `[N, a, b]` as `[N, a * b]`."""
     if array.ndim == 2 and array.shape[1] == 1:
         return array[:, 0]
     return array if array.ndim < 3 else array.reshape(len(array), -1)
 
 
 def decoded(name: str, taken: Mapping[str, Any]) -> str:
-    decoded = unquote(name)
-    return name if decoded in taken else decoded
+    """`Nodal Stress` for `Nodal%20Stress`, unless that name is taken."""
+    plain = unquote(name)
+    return name if plain in taken else plain
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as an array on the CPU; booleans as bytes, since no format holds them."""
     array = tensor.detach().cpu().numpy()
     return array.astype(np.uint8) if array.dtype == np.bool_ else array
 
 
 def points3d(mesh: Mesh) -> np.ndarray:
+    """Positions `[N, 3]`, z = 0 added to a planar mesh."""
     return np.pad(as_array(mesh.pos), ((0, 0), (0, 3 - mesh.dim)))
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from flare_connect.errors import MeshError
 from flare_connect.mesh.files.quiet import quiet
+from flare_connect.mesh.files.to_vtk import polydata, to_pyvista
 from flare_connect.mesh.files.via_meshio import to_meshio
-from flare_connect.mesh.files.vtk import polydata, to_pyvista
 from flare_connect.mesh.mesh import Mesh
 
 # extension → meshio's name of the format, for those it can write

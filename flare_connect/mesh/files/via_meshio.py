@@ -27,8 +27,6 @@ def from_meshio(m: Any, *, allow_nonfinite: bool = False) -> Mesh:
     blocks: dict[str, list[np.ndarray]] = {}
     places: list[tuple[str, int, int]] = []
     for block in m.cells:
-        if block.type.startswith(("polygon", "polyhedron")):
-            raise MeshError(f"cells of kind {block.type!r} are not supported yet; {_POLYGON_MEND}")
         nodes = np.asarray(block.data)
         start = sum(len(b) for b in blocks.get(block.type, []))
         places.append((block.type, start, len(nodes)))

@@ -1,188 +1,154 @@
-"""Meshes to and from PyVista and VTK. PyVista is imported on first use."""
+"""Meshes from PyVista and VTK. PyVista is imported on first use."""
 
 import json
+import re
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from flare_connect.errors import MeshError
-from flare_connect.mesh.cells import CELL_KINDS, OTHER_VTK_TYPES, VTK_KINDS
-from flare_connect.mesh.files.assemble import as_array, assemble, fields, numeric, points3d
+from flare_connect.mesh.cells import CELL_KINDS
+from flare_connect.mesh.files.assemble import SET_PREFIX, add_centres, assemble, flat, numeric
+from flare_connect.mesh.files.to_vtk import FACETS, PAIRS, UNITS
+from flare_connect.mesh.files.vtk_cells import VtkCells, simple_cells, vtk_cells
 from flare_connect.mesh.geometry import signed_measure
-from flare_connect.mesh.mesh import Mesh
-
-_UNITS = "flare_connect:units"
-_PAIRS = "flare_connect:periodic_pairs"
+from flare_connect.mesh.mesh import Mesh, NamedSet
 
 
 def from_pyvista(grid: Any, *, allow_nonfinite: bool = False) -> Mesh:
     """Builds a mesh from a PyVista data set, cell kinds in order of first appearance.
 
-    Blocks are joined; poly-lines, poly-vertices and strips become simple cells; z is dropped where no cell is solid and
-    z is constant. Arrays `set:<name>` become sets, field data becomes `global_data`. A cell field that is NaN on all
-    cells of a kind is taken to be absent there.
+    Blocks are joined, and become cell sets by their names; poly-lines, poly-vertices, strips, polygons and polyhedra
+    become simple cells (see `flare_connect.mesh.files.polyhedra`); z is dropped where no cell is solid and z is
+    constant. Arrays `set:<name>` become sets, field data becomes `global_data`. A cell field that is NaN on all cells
+    of a kind is taken to be absent there.
 
     Args:
         grid: any `pyvista.DataSet` or `pyvista.MultiBlock`.
         allow_nonfinite: accept NaN and infinite field values.
 
     Raises:
-        MeshError: there are no cells, or they are polygons with more than four corners or polyhedra, or arrays are bad.
+        MeshError: there are no cells, or arrays are bad.
     """
     import pyvista
 
-    if isinstance(grid, pyvista.MultiBlock):
-        grid = _join(grid, pyvista)
-    if not isinstance(grid, pyvista.UnstructuredGrid):
-        grid = grid.cast_to_unstructured_grid()
-    types = np.asarray(grid.celltypes)
-    connectivity = np.asarray(grid.cell_connectivity)
-    # PyVista 0.49 renamed it
-    offset = np.asarray(grid.cell_offsets if hasattr(type(grid), "cell_offsets") else grid.offset)
-    cells: dict[str, list[np.ndarray]] = {}
-    rows: dict[str, list[np.ndarray]] = {}
-    found, first = np.unique(types, return_index=True)
-    for vtk_type in found[np.argsort(first)].tolist():
-        of_type = np.flatnonzero(types == vtk_type)
-        sizes = offset[of_type + 1] - offset[of_type]
-        for size in np.unique(sizes).tolist():
-            ids = of_type[sizes == size]
-            if size == 0:
-                continue
-            kind, pattern = _vtk_cell(vtk_type, size)
-            nodes = connectivity[offset[ids][:, None] + np.arange(size)]
-            cells.setdefault(kind, []).append(nodes[:, pattern].reshape(-1, pattern.shape[1]))
-            rows.setdefault(kind, []).append(np.repeat(ids, len(pattern)))
-    kinds = {kind: np.concatenate(blocks) for kind, blocks in cells.items()}
-    ids_of = {kind: np.concatenate(blocks) for kind, blocks in rows.items()}
+    parts = _Parts(_leaves(grid) if isinstance(grid, pyvista.MultiBlock) else [("", grid)])
+    vtk, point_data, cell_fields = parts.cells, parts.point_data, parts.cell_data
+    pieces = simple_cells(vtk)
+    points = np.asarray(vtk.points)
+    if len(pieces.centres):
+        points, point_data = add_centres(points, point_data, pieces.centres)
+    kinds = pieces.cells
     # VTK's manual has a wedge's first triangle face outward, VTK's own volume filter and many writers inward: a block
     # that comes out inverted was written the other way
     wedges = {kind: nodes for kind, nodes in kinds.items() if kind == "wedge"}
-    if sum(m.sum() for m in signed_measure(np.asarray(grid.points, dtype=float), wedges).values()) < 0:
+    if wedges and sum(m.sum() for m in signed_measure(np.asarray(points, dtype=float), wedges).values()) < 0:
         kinds["wedge"] = kinds["wedge"][:, list(CELL_KINDS["wedge"].vtk_order or ())]
+    first = next(iter(pieces.rows.values()), np.zeros(0, dtype=np.int64))
+    whole = len(kinds) == 1 and np.array_equal(first, np.arange(len(vtk.types)))  # most files: no copy needed
     cell_data = {
-        name: {kind: values[ids] for kind, ids in ids_of.items()} for name, values in numeric(grid.cell_data).items()
+        name: {kind: values if whole else values[ids] for kind, ids in pieces.rows.items()}
+        for name, values in cell_fields.items()
     }
-    field_data = numeric(grid.field_data, shaped=False)
-    pairs = field_data.pop(_PAIRS, None)
-    units = json.loads(str(grid.field_data[_UNITS][0])) if _UNITS in grid.field_data else {}
+    sets, field_data = _facet_sets(parts.field_data, point_data, len(points))
+    pairs = field_data.pop(PAIRS, None)
     return assemble(
-        np.asarray(grid.points),
+        points,
         kinds,
-        numeric(grid.point_data),
+        point_data,
         cell_data,
-        global_data=field_data,
-        units=units,
+        sets=sets,
+        global_data={name: values.reshape(-1) for name, values in field_data.items()},
+        units=parts.units,
         periodic_pairs=None if pairs is None else pairs.reshape(2, -1),
         allow_nonfinite=allow_nonfinite,
     )
 
 
-def to_pyvista(mesh: Mesh) -> Any:
-    """Returns a `pyvista.UnstructuredGrid`, planar meshes padded with z = 0.
+class _Parts:
+    """Cells, fields and field data of named data sets, one after the other."""
 
-    Node and cell sets become uint8 arrays `set:<name>` (facet sets those of their nodes), `global_data`, `units` and
-    periodic pairs field data. A cell field absent on some kinds is NaN there.
-
-    Raises:
-        MeshError: VTK has no cell type for a kind.
-    """
-    import pyvista
-
-    flat, types = [], []
-    for kind, nodes in _vtk_nodes(mesh).items():
-        vtk_type = CELL_KINDS[kind].vtk_type if kind in CELL_KINDS else OTHER_VTK_TYPES[kind]
-        flat.append(np.insert(nodes, 0, nodes.shape[1], axis=1).reshape(-1))
-        types.append(np.full(len(nodes), vtk_type, dtype=np.uint8))
-    grid = pyvista.UnstructuredGrid(np.concatenate(flat), np.concatenate(types), points3d(mesh))
-    attach(mesh, grid, list(mesh.cells))
-    return grid
-
-
-_POLYGON_MEND = "triangulate them first (ParaView: Triangulate or Tetrahedralize)"
-_POLYGONS = {3: "triangle", 4: "quad"}
-_REORDERED = {8: ("quad", (0, 1, 3, 2)), 11: ("hexahedron", (0, 1, 3, 2, 4, 5, 7, 6))}  # pixel, voxel
+    def __init__(self, leaves: list[tuple[str, Any]]):
+        parts = [vtk_cells(data) for _, data in leaves]
+        self.cells = _appended(parts)
+        self.point_data = _common([numeric(data.point_data) for _, data in leaves], "point_data")
+        self.cell_data = _common([numeric(data.cell_data) for _, data in leaves], "cell_data")
+        self.field_data: dict[str, np.ndarray] = {}
+        self.units: dict[str, str] = {}
+        for _, data in leaves:
+            for name, values in numeric(data.field_data).items():
+                self.field_data.setdefault(name, values)
+            if UNITS in data.field_data:
+                self.units |= json.loads(str(data.field_data[UNITS][0]))
+        if len(leaves) > 1:
+            owner = np.repeat(np.arange(len(parts)), [len(part.types) for part in parts])
+            names = dict.fromkeys(name for name, _ in leaves if name and not re.fullmatch(r"Block-\d+", name))
+            for name in names:
+                within = [i for i, (other, _) in enumerate(leaves) if other == name]
+                self.cell_data[SET_PREFIX + name] = np.isin(owner, within)
 
 
-def _vtk_cell(vtk_type: int, size: int) -> tuple[str, np.ndarray]:
-    """Kind of a VTK cell and the local nodes of the cells it becomes `[cells, k]`."""
-    if vtk_type in VTK_KINDS:
-        kind = VTK_KINDS[vtk_type]
-        order = CELL_KINDS[kind].vtk_order if kind in CELL_KINDS else None
-        # the one order in use is its own inverse
-        return kind, np.array([order or range(size)])
-    if vtk_type in _REORDERED:
-        kind, order = _REORDERED[vtk_type]
-        return kind, np.array([order])
-    steps = np.arange(size)[:, None]
-    if vtk_type == 2:
-        return "vertex", steps
-    if vtk_type == 4:
-        return "line", steps[:-1] + np.arange(2)
-    if vtk_type == 6:
-        strip = steps[:-2] + np.arange(3)
-        strip[1::2, :2] = strip[1::2, 1::-1]  # every other triangle of a strip runs the other way
-        return "triangle", strip
-    if vtk_type == 7 and size in _POLYGONS:
-        return _POLYGONS[size], np.arange(size)[None]
-    if vtk_type in (7, 42):
-        what = f"polygons with {size} corners" if vtk_type == 7 else "polyhedra"
-        raise MeshError(f"{what} are not supported yet; {_POLYGON_MEND}")
-    return f"vtk{vtk_type}_{size}", np.arange(size)[None]
-
-
-def _join(blocks: Any, pyvista: Any) -> Any:
-    leaves = [b for b in blocks.recursive_iterator(skip_none=True) if b.n_cells]
-    if not leaves:
-        return pyvista.UnstructuredGrid()
-    joined = pyvista.MultiBlock(leaves).combine(merge_points=False)
-    for data, kept in (("point_data", joined.point_data), ("cell_data", joined.cell_data)):
-        lost = sorted({name for leaf in leaves for name in getattr(leaf, data)} - set(kept))
-        if lost:
-            warnings.warn(f"{data} {lost} left out: not all blocks of the file have them", stacklevel=4)
-    return joined
-
-
-def _vtk_nodes(mesh: Mesh) -> dict[str, np.ndarray]:
-    out = {}
-    for kind, nodes in mesh.cells.items():
-        if kind not in CELL_KINDS and kind not in OTHER_VTK_TYPES:
-            raise MeshError(f"VTK has no cell type for kind {kind!r}; remove these cells before writing")
-        order = CELL_KINDS[kind].vtk_order if kind in CELL_KINDS else None
-        out[kind] = as_array(nodes)[:, list(order)] if order else as_array(nodes)
+def _leaves(blocks: Any) -> list[tuple[str, Any]]:
+    """Data sets with cells, whatever the depth; a nested one goes by its own name, or by that of the block above."""
+    out: list[tuple[str, Any]] = []
+    for i in range(blocks.n_blocks):
+        block, name = blocks[i], blocks.get_block_name(i) or ""
+        if block is None:
+            continue
+        if hasattr(block, "n_blocks"):
+            out += [(inner if not re.fullmatch(r"Block-\d+", inner) else name, data) for inner, data in _leaves(block)]
+        elif block.n_cells:
+            out.append((name, block))
     return out
 
 
-def attach(mesh: Mesh, grid: Any, order: Sequence[str]) -> None:
-    point_data, cell_data = fields(mesh)
-    for name, values in point_data.items():
-        grid.point_data[name] = values
-    for name, blocks in cell_data.items():
-        grid.cell_data[name] = np.concatenate([blocks[kind] for kind in order])
-    for name, numbers in mesh.global_data.items():
-        grid.field_data[name] = as_array(numbers)
-    if mesh.units:
-        grid.field_data[_UNITS] = [json.dumps(mesh.units)]
-    if mesh.periodic_pairs is not None:
-        grid.field_data[_PAIRS] = as_array(mesh.periodic_pairs).reshape(-1)
+def _appended(parts: list[VtkCells]) -> VtkCells:
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return VtkCells(np.zeros((0, 3)), np.zeros(0, np.uint8), np.zeros(1, np.int64), np.zeros(0, np.int64), {})
+    first_point = np.cumsum([0, *(len(part.points) for part in parts)]).tolist()
+    first_cell = np.cumsum([0, *(len(part.types) for part in parts)]).tolist()
+    first_node = np.cumsum([0, *(len(part.nodes) for part in parts)]).tolist()
+    return VtkCells(
+        np.concatenate([part.points for part in parts]),
+        np.concatenate([part.types for part in parts]),
+        np.concatenate([[0], *(part.offset[1:] + start for part, start in zip(parts, first_node, strict=False))]),
+        np.concatenate([part.nodes + start for part, start in zip(parts, first_point, strict=False)]),
+        {
+            cell + start: [face + point for face in faces]
+            for part, start, point in zip(parts, first_cell, first_point, strict=False)
+            for cell, faces in part.polyhedra.items()
+        },
+    )
 
 
-def polydata(mesh: Mesh) -> Any:
-    import pyvista
+def _common(fields: list[dict[str, np.ndarray]], what: str) -> dict[str, np.ndarray]:
+    """Fields that all blocks have, in one width; what is left out is named in a warning."""
+    if len(fields) == 1:
+        return fields[0]
+    every = dict.fromkeys(name for of_block in fields for name in of_block)
+    kept = {n: [f[n] for f in fields] for n in every if all(n in f for f in fields)}
+    kept = {n: parts for n, parts in kept.items() if len({part.shape[1:] for part in parts}) == 1}
+    lost = sorted(n for n in every if n not in kept)
+    if lost:
+        warnings.warn(f"{what} {lost} left out: not all blocks of the file have them", stacklevel=5)
+    return {name: np.concatenate(parts) for name, parts in kept.items()}
 
-    allowed = ("vertex", "line", "triangle", "quad")  # in the order in which VTK numbers them
-    other = [kind for kind in mesh.cells if kind not in allowed]
-    if other:
-        raise MeshError(f"a .vtp file holds {', '.join(allowed)}, not {', '.join(other)}; write a .vtu file")
-    order = [kind for kind in allowed if kind in mesh.cells]
-    parts: dict[str, list[np.ndarray]] = {"verts": [], "lines": [], "faces": []}
-    for kind in order:
-        nodes = as_array(mesh.cells[kind])
-        place = {"vertex": "verts", "line": "lines"}.get(kind, "faces")
-        parts[place].append(np.insert(nodes, 0, nodes.shape[1], axis=1).reshape(-1))
-    given = {place: np.concatenate(arrays) for place, arrays in parts.items() if arrays}
-    data = pyvista.PolyData(points3d(mesh), **given)
-    attach(mesh, data, order)
-    return data
+
+def _facet_sets(
+    field_data: dict[str, np.ndarray], point_data: dict[str, np.ndarray], num_nodes: int
+) -> tuple[dict[str, NamedSet], dict[str, np.ndarray]]:
+    """Tables of facets out of the field data, where they still fit the nodes that are marked beside them."""
+    sets: dict[str, NamedSet] = {}
+    rest = {name: values for name, values in field_data.items() if not name.startswith(FACETS)}
+    for name in field_data.keys() - rest.keys():
+        table, mark = flat(field_data[name]), SET_PREFIX + name.removeprefix(FACETS)
+        table = table.reshape(len(table), -1)
+        fits = table.dtype.kind in "iu" and (not table.size or (table.min() >= 0 and table.max() < num_nodes))
+        # another program may have removed or renumbered nodes since
+        if fits and mark in point_data and np.array_equal(np.unique(table), np.flatnonzero(point_data[mark])):
+            del point_data[mark]
+            sets[name.removeprefix(FACETS)] = NamedSet("facet", torch.from_numpy(table.astype(np.int64)))
+    return sets, rest
