@@ -1,7 +1,7 @@
 """The mesh: positions, cells, fields, named sets, and what follows from them, computed once on demand."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -192,6 +192,18 @@ class Mesh(Data):
     def topological_dim(self) -> int:
         """Dimension of the highest-dimensional cells: 3 solid, 2 surface or planar, 1 lines, 0 points."""
         return connectivity.topological_dim(self.cells)
+
+    @property
+    def time_steps(self) -> list[float]:
+        """Times that the file of this mesh holds; `load_mesh(path, step=i)` reads the i-th. Empty where it is no series.
+
+        A property of the file: prepared data sets and batches do not keep it.
+        """
+        return self.__dict__.get("_time_steps", [])
+
+    @time_steps.setter
+    def time_steps(self, times: Sequence[float]) -> None:
+        self.__dict__["_time_steps"] = [float(time) for time in times]
 
     @property
     def periodic_pairs(self) -> Int[Tensor, "2 P"] | None:

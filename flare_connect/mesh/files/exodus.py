@@ -17,7 +17,8 @@ import torch
 from flare_connect.mesh.cells import CELL_KINDS
 from flare_connect.mesh.files.assemble import assemble
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
-from flare_connect.mesh.files.sides import facets_of
+from flare_connect.mesh.files.hdf5 import dataset_array
+from flare_connect.mesh.files.sides import facet_set, facets_of, free_name
 from flare_connect.mesh.mesh import Mesh, NamedSet
 
 # start of the element's name: kinds by number of nodes
@@ -146,7 +147,7 @@ class _Exodus:
             nodes = self._get(f"node_ns{number}")
             if nodes is not None:
                 found = torch.from_numpy(np.sort(nodes.reshape(-1).astype(np.int64) - 1))
-                sets[_free(self._title(names, number, f"nodeset_{value}"), "nodes", sets)] = NamedSet("node", found)
+                sets[free_name(self._title(names, number, f"nodeset_{value}"), "nodes", sets)] = NamedSet("node", found)
 
     def _side_sets(self, sets: dict[str, NamedSet]) -> None:
         names, ids = self._strings("ss_names"), self._get("ss_prop1", np.zeros(0)).reshape(-1)
@@ -160,9 +161,9 @@ class _Exodus:
                 rows, side = elements[inside] - 1 - numbers[0] if len(numbers) else elements[:0], sides[inside]
                 for which in np.unique(side).tolist():
                     facets += facets_of(kind, nodes[rows[side == which]], _corners(kind, which, flat))
-            named = _as_set(facets)
+            named = facet_set(facets)
             if named is not None:
-                sets[_free(self._title(names, number, f"sideset_{value}"), "sides", sets)] = named
+                sets[free_name(self._title(names, number, f"sideset_{value}"), "surface", sets)] = named
 
     def _point_data(self) -> dict[str, np.ndarray]:
         names, out = self._strings("name_nod_var"), {}
@@ -195,7 +196,7 @@ class _Exodus:
         values = self._get("vals_glo_var")
         if values is None or not len(values):
             return {}
-        return dict(zip(self._strings("name_glo_var"), values[self.step].reshape(-1), strict=False))
+        return dict(zip(self._strings("name_glo_var"), values[self.step].reshape(-1, 1), strict=False))
 
 
 def _corners(kind: str, side: int, flat: bool) -> tuple[int, ...]:
@@ -208,19 +209,6 @@ def _corners(kind: str, side: int, flat: bool) -> tuple[int, ...]:
     if not 1 <= side <= len(corners):
         raise FailedError(f"a side set names side {side} of a {kind}")
     return corners[side - 1]
-
-
-def _as_set(facets: list[np.ndarray]) -> NamedSet | None:
-    facets = [table for table in facets if len(table)]
-    if not facets:
-        return None
-    if len({table.shape[1] for table in facets}) > 1:
-        return NamedSet("node", torch.from_numpy(np.unique(np.concatenate([t.reshape(-1) for t in facets]))))
-    return NamedSet("facet", torch.from_numpy(np.concatenate(facets)))
-
-
-def _free(name: str, what: str, taken: dict[str, NamedSet]) -> str:
-    return name if name not in taken else f"{name}:{what}"
 
 
 def _vectors(fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -251,6 +239,8 @@ class _Variables:
         return name in self.variables
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if self.hdf5:
+            return dataset_array(self.variables[name])
         # a copy: what SciPy gives may lie in the file, which is about to be closed
         values = np.array(self.variables[name][...])
         return values.astype(values.dtype.newbyteorder("="))

@@ -50,11 +50,11 @@ if not empty:
     suffix = ".vtm" if isinstance(data, pyvista.MultiBlock) else pyvista_suffix(data)
     data.save(target + suffix)
 """
-_SUFFIX = '''
+_SUFFIX = """
 def pyvista_suffix(data):
     return {"UnstructuredGrid": ".vtu", "PolyData": ".vtp", "ImageData": ".vti", "RectilinearGrid": ".vtr"}.get(
         type(data).__name__, ".vts")
-'''
+"""
 
 
 def read_isolated(path: Path, step: int) -> tuple[Any, list[float], str]:
@@ -83,7 +83,7 @@ def read_isolated(path: Path, step: int) -> tuple[Any, list[float], str]:
                 cwd=folder,
             )
         except subprocess.TimeoutExpired as error:
-            raise FailedError(f"took more than {error.timeout:.0f} s, which a sound file of its size does not") from None
+            raise FailedError(f"took more than {error.timeout:.0f} s, as no sound file of its size does") from None
         said = target.with_suffix(".said").read_text() if target.with_suffix(".said").exists() else ""
         if done.returncode < 0:
             raise FailedError(f"VTK's reader crashed on it (signal {-done.returncode}); the file is damaged")

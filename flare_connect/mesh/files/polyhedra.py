@@ -27,11 +27,42 @@ class Pieces:
     centres: list[np.ndarray] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Loops:
+    """Polygons of any size, one after the other: the faces of polyhedra.
+
+    Attributes:
+        nodes: corners of all polygons.
+        offset: where each polygon starts in `nodes` `[F + 1]`.
+        of: the polyhedron that each is a face of, ascending `[F]`.
+        num: number of polyhedra.
+    """
+
+    nodes: np.ndarray
+    offset: np.ndarray
+    of: np.ndarray
+    num: int
+
+    @classmethod
+    def none(cls) -> "Loops":
+        """No polyhedra at all."""
+        empty = np.zeros(0, dtype=np.int64)
+        return cls(empty, np.zeros(1, dtype=np.int64), empty, 0)
+
+
+def taken(offset: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the values of some rows of a ragged table are, row after row, and the offsets of the table they make."""
+    sizes = offset[rows + 1] - offset[rows]
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    return np.repeat(offset[rows] - ends[:-1], sizes) + np.arange(ends[-1]), ends
+
+
 def cut_polygons(points: np.ndarray, loops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cuts polygons of one size into triangles.
 
-    Convex ones are fanned out from their smallest node, the others lose one ear after the other, in an order that
-    depends on the corners and not on where the loop starts or which way it runs.
+    A polygon is fanned out from its smallest node that sees all others (a node on the middle of a straight side is not
+    seen from its ends); where none does, it loses one ear after the other. Where the loop starts and which way it runs
+    does not matter.
 
     Args:
         points: positions `[N, dim]`.
@@ -47,53 +78,139 @@ def cut_polygons(points: np.ndarray, loops: np.ndarray) -> tuple[np.ndarray, np.
     backward = turned[:, 1] > turned[:, -1]
     turned[backward, 1:] = turned[backward, :0:-1]
     fan = np.stack([np.zeros(size - 2, int), np.arange(1, size - 1), np.arange(2, size)], axis=1)
-    triangles = turned[:, fan]
-    for row in np.flatnonzero(~_convex(points, turned)):
+    triangles, left = turned[:, fan], np.arange(num)
+    order = np.argsort(turned, axis=1, kind="stable")
+    for tip in range(min(size, _TIPS)):
+        places = (order[left, tip][:, None] + np.arange(size)) % size
+        candidates = np.take_along_axis(turned[left], places, axis=1)[:, fan]
+        good = _all_upright(points, candidates, _normals(points, turned[left]))
+        triangles[left[good]] = candidates[good]
+        left = left[~good]
+        if not len(left):
+            break
+    for row in left.tolist():
         triangles[row] = _ears(points, turned[row])
     triangles[backward] = triangles[backward][..., ::-1]
     return triangles.reshape(-1, 3), np.repeat(np.arange(num), size - 2)
 
 
 def cut_polyhedra(points: np.ndarray, polyhedra: list[list[np.ndarray]]) -> Pieces:
+    """`cut_loops` for polyhedra that come as lists of faces, each face its corners in order."""
+    faces = [np.asarray(face, dtype=np.int64).reshape(-1) for loops in polyhedra for face in loops]
+    loops = Loops(
+        np.concatenate([np.zeros(0, dtype=np.int64), *faces]),
+        np.cumsum([0, *(len(face) for face in faces)]),
+        np.repeat(np.arange(len(polyhedra)), [len(loops) for loops in polyhedra]),
+        len(polyhedra),
+    )
+    return cut_loops(points, loops)
+
+
+def cut_loops(points: np.ndarray, loops: Loops) -> Pieces:
     """Recognises tetrahedra, hexahedra, wedges and pyramids, and cuts other polyhedra around an added centre.
+
+    The pieces fill a polyhedron exactly if the mean of its corners sees all of its faces from inside, as it does in
+    convex ones; else some of them overlap.
 
     Args:
         points: positions `[N, 3]`.
-        polyhedra: faces of each one, each face its corners in order.
+        loops: the faces, all nodes of them in range.
+
+    Returns:
+        Kinds in order of first appearance, cells of each kind in the order of the polyhedra.
 
     Raises:
         MeshError: a polyhedron has fewer than four faces, or a face fewer than three corners.
     """
-    found: dict[str, tuple[list[np.ndarray], list[int]]] = {}
-    out = Pieces()
-    faces: dict[int, tuple[list[np.ndarray], list[int], list[int]]] = {}  # corners → loops, polyhedra, centres
-    for row, loops in enumerate(polyhedra):
-        if len(loops) < 4 or any(len(loop) < 3 for loop in loops):
-            raise MeshError(f"polyhedron {row} has {len(loops)} faces; it needs four or more, of three corners or more")
-        simple = _recognised(loops)
-        if simple is not None:
-            nodes, rows = found.setdefault(simple[0], ([], []))
-            nodes.append(simple[1])
-            rows.append(row)
-            continue
-        for loop in loops:
-            of_size = faces.setdefault(len(loop), ([], [], []))
-            for values, value in zip(of_size, (loop, row, len(points) + len(out.centres)), strict=True):
-                values.append(value)
-        out.centres.append(np.unique(np.concatenate(loops)))
-    for size, (loops, rows, tops) in faces.items():
-        base, of = np.stack(loops), np.arange(len(loops))
+    sizes = np.diff(loops.offset)
+    count = np.bincount(loops.of, minlength=loops.num)
+    bad = count < 4
+    bad[loops.of[sizes < 3]] = True
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise MeshError(f"polyhedron {row} has {count[row]} faces; it needs four or more, of three corners or more")
+    triangles, quads = (np.bincount(loops.of[sizes == size], minlength=loops.num) for size in (3, 4))
+    left = np.ones(loops.num, dtype=bool)
+    cells: dict[str, list[np.ndarray]] = {}
+    rows: dict[str, list[np.ndarray]] = {}
+
+    def keep(kind: str, nodes: np.ndarray, of: np.ndarray) -> None:
+        if len(of):
+            cells.setdefault(kind, []).append(nodes)
+            rows.setdefault(kind, []).append(of)
+
+    first = np.cumsum(count) - count
+    for kind, (corners, num_triangles, num_quads) in _SIMPLE.items():
+        like = np.flatnonzero(
+            (triangles == num_triangles) & (quads == num_quads) & (count == num_triangles + num_quads)
+        )
+        for start in range(0, len(like), _CHUNK):
+            of = like[start : start + _CHUNK]
+            faces = first[of][:, None] + np.arange(num_triangles + num_quads)
+            nodes, good = _recognised(kind, corners, loops, faces)
+            keep(kind, nodes[good], of[good])
+            left[of[good]] = False
+    centres, where = _centres(points, loops, left)
+    top = len(points) - 1 + np.cumsum(left)
+    others = np.flatnonzero(left[loops.of])
+    for size in np.unique(sizes[others]).tolist():
+        faces = others[sizes[others] == size]
+        base, of = loops.nodes[loops.offset[faces][:, None] + np.arange(size)], loops.of[faces]
         if size > 4:
-            base, of = cut_polygons(points, base)
-        kind = "pyramid" if size == 4 else "tetra"
-        nodes, of_rows = found.setdefault(kind, ([], []))
-        nodes.extend(np.column_stack([base, np.array(tops)[of]]))
-        of_rows.extend(np.array(rows)[of].tolist())
-    where = np.concatenate([points, *(points[ids].mean(0, keepdims=True) for ids in out.centres)])
-    for kind, (nodes, rows) in found.items():
-        out.cells[kind] = _upright(kind, where, np.stack(nodes))
-        out.rows[kind] = np.array(rows)
+            base, part = cut_polygons(points, base)
+            of = of[part]
+        keep("pyramid" if size == 4 else "tetra", np.column_stack([base, top[of]]), of)
+    out = Pieces(centres=centres)
+    for kind in sorted(cells, key=lambda name: min(int(of.min()) for of in rows[name])):
+        of = np.concatenate(rows[kind])
+        order = np.argsort(of, kind="stable")
+        out.cells[kind] = _upright(kind, where, np.concatenate(cells[kind])[order])
+        out.rows[kind] = of[order]
     return out
+
+
+_CHUNK = 1 << 15  # polyhedra at a time: keeps the tables of their edges inside some tens of megabytes
+_SIMPLE = {"tetra": (3, 4, 0), "pyramid": (4, 4, 1), "wedge": (3, 2, 3), "hexahedron": (4, 0, 6)}
+"""Kind → corners of its base, number of triangles and of quadrilaterals."""
+
+
+def _recognised(kind: str, corners: int, loops: Loops, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes `[n, k]` of polyhedra with the faces of a simple cell, and which are one; orientation is left open.
+
+    The base is the first face with so many corners; each corner of it has one neighbour above.
+    """
+    sizes = np.diff(loops.offset)[faces]
+    faces = np.take_along_axis(faces, np.argsort(sizes != corners, axis=1, kind="stable"), axis=1)
+    sizes = np.diff(loops.offset)[faces[0]]
+    rings = [loops.nodes[loops.offset[faces[:, i]][:, None] + np.arange(size)] for i, size in enumerate(sizes.tolist())]
+    here = np.concatenate(rings, axis=1)
+    ahead = np.concatenate([np.roll(ring, -1, axis=1) for ring in rings], axis=1)
+    edges, ends = np.concatenate([here, ahead], axis=1), np.concatenate([ahead, here], axis=1)
+    base = rings[0]
+    outside = (ends[:, :, None] != base[:, None, :]).all(2)
+    good = np.ones(len(faces), dtype=bool)
+    above = np.empty_like(base)
+    for i in range(corners):
+        up = (edges == base[:, i : i + 1]) & outside
+        above[:, i] = np.where(up, ends, -1).max(1)
+        good &= up.any(1) & (np.where(up, ends, above[:, i : i + 1]) == above[:, i : i + 1]).all(1)
+    nodes = np.concatenate([base, above[:, :1] if kind in ("tetra", "pyramid") else above], axis=1)
+    for ids in (nodes, here):
+        good &= (np.diff(np.sort(ids, axis=1), axis=1) != 0).sum(1) + 1 == nodes.shape[1]
+    return nodes, good
+
+
+def _centres(points: np.ndarray, loops: Loops, left: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Corners of each polyhedron that is left, and all positions with their means at the end."""
+    positions, offset = taken(loops.offset, np.flatnonzero(left[loops.of]))
+    if not len(positions):
+        return [], points
+    of = np.repeat(loops.of[left[loops.of]], np.diff(offset))
+    of, corners = np.divmod(np.unique(of * len(points) + loops.nodes[positions]), len(points))
+    start = np.flatnonzero(np.diff(of, prepend=-1))
+    count = np.diff(start, append=len(of))
+    means = np.add.reduceat(points[corners].astype(float), start, axis=0) / count[:, None]
+    return np.split(corners, start[1:]), np.concatenate([points, means])
 
 
 def _normals(points: np.ndarray, loops: np.ndarray) -> np.ndarray:
@@ -105,88 +222,59 @@ def _normals(points: np.ndarray, loops: np.ndarray) -> np.ndarray:
     return np.cross(corners, np.roll(corners, -1, axis=1)).sum(1)
 
 
-def _convex(points: np.ndarray, loops: np.ndarray) -> np.ndarray:
-    """Whether each corner of each loop turns the way that the loop does `[n]`."""
-    corners = points[loops]
-    if corners.shape[2] == 2:
-        corners = np.pad(corners, ((0, 0), (0, 0), (0, 1)))
-    ahead = np.roll(corners, -1, axis=1) - corners
-    turns = np.cross(np.roll(ahead, 1, axis=1), ahead)
-    normals = _normals(points, loops)
-    along = np.einsum("ncd,nd->nc", turns, normals)
-    return (along >= -1e-9 * np.einsum("nd,nd->n", normals, normals)[:, None]).all(1)
+def _all_upright(points: np.ndarray, triangles: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Whether all triangles `[n, t, 3]` of a polygon turn the way that the polygon does, and have an area `[n]`."""
+    a, b, c = np.moveaxis(points[triangles], 2, 0)
+    ahead, back = b - a, c - a
+    if points.shape[1] == 2:
+        turns = (ahead[..., 0] * back[..., 1] - ahead[..., 1] * back[..., 0]) * normals[:, None, 2]
+    else:
+        turns = np.einsum("ntd,nd->nt", np.cross(ahead, back), normals)
+    return (turns > 1e-9 * np.einsum("nd,nd->n", normals, normals)[:, None]).all(1)
 
 
 def _ears(points: np.ndarray, loop: np.ndarray) -> np.ndarray:
     """Triangles `[c - 2, 3]` of one loop, by cutting off the smallest ear again and again."""
+    if len(loop) > _MANY:
+        raise MeshError(f"a face that is not convex has {len(loop)} corners, more than {_MANY}; triangulate it first")
     normal = _normals(points, loop[None])[0]
     axes = np.delete(np.arange(3), np.argmax(np.abs(normal)))
     flat = points[:, axes] if points.shape[1] == 3 else points
-    left = loop.tolist()
-    area = _area(*flat[loop].T)
-    sign = 1.0 if area >= 0 else -1.0
-    triangles = []
-    while len(left) > 3:
-        best, least = None, np.inf
-        order = sorted(range(len(left)), key=lambda i: left[i])
-        for i in order:
-            a, b, c = left[i - 1], left[i], left[(i + 1) % len(left)]
-            size = sign * _cross(flat[a], flat[b], flat[c])
-            others = flat[[n for n in left if n not in (a, b, c)]]
-            if 0 < size < least and not _inside(flat[a], flat[b], flat[c], others, sign):
-                best, least = i, size
-        i = order[0] if best is None else best  # corners on one line or a loop that crosses itself: no ear is good
-        triangles.append([left[i - 1], left[i], left[(i + 1) % len(left)]])
-        del left[i]
-    return np.array([*triangles, left])
+    left = loop.copy()
+    sign = 1.0 if _area(*(flat[loop] - flat[loop[0]]).T) >= 0 else -1.0
+    triangles, tests = [], _TESTS * len(loop)
+    while len(left) > 3 and tests > 0:
+        before, after = np.roll(left, 1), np.roll(left, -1)
+        (x0, y0), (x1, y1), (x2, y2) = (flat[ids].T for ids in (before, left, after))
+        sizes = sign * ((x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0))
+        for i in np.lexsort([left, sizes])[np.count_nonzero(sizes <= 0) :].tolist():
+            corners = np.array([before[i], left[i], after[i]])
+            tests -= 1
+            if not _inside(flat[corners], flat[left[~np.isin(left, corners)]], sign):
+                break
+        else:  # corners on one line or a loop that crosses itself: no ear is good
+            i = int(np.argmin(left))
+        triangles.append([before[i], left[i], after[i]])
+        left = np.delete(left, i)
+    triangles += [[left[0], left[i], left[i + 1]] for i in range(1, len(left) - 1)]
+    return np.array(triangles)
 
 
-def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
-    return float((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
+# bounds on the work that a damaged file can cause: corners of a face, tests for each of them, tips of fans
+_MANY, _TESTS, _TIPS = 4096, 16, 16
 
 
 def _area(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
 
 
-def _inside(a: np.ndarray, b: np.ndarray, c: np.ndarray, others: np.ndarray, sign: float) -> bool:
+def _inside(triangle: np.ndarray, others: np.ndarray, sign: float) -> bool:
     """Whether any other corner lies in the triangle or on its rim."""
     within = np.ones(len(others), dtype=bool)
-    for p, q in ((a, b), (b, c), (c, a)):
+    for p, q in zip(triangle, np.roll(triangle, -1, axis=0), strict=True):
         side = (q[0] - p[0]) * (others[:, 1] - p[1]) - (q[1] - p[1]) * (others[:, 0] - p[0])
         within &= sign * side >= 0
     return bool(within.any())
-
-
-_SIMPLE = {  # corners of the faces, sorted: kind, corners of its base, nodes
-    (3, 3, 3, 3): ("tetra", 3, 4),
-    (3, 3, 3, 3, 4): ("pyramid", 4, 5),
-    (3, 3, 4, 4, 4): ("wedge", 3, 6),
-    (4, 4, 4, 4, 4, 4): ("hexahedron", 4, 8),
-}
-
-
-def _recognised(loops: list[np.ndarray]) -> tuple[str, np.ndarray] | None:
-    """Kind and nodes of a polyhedron that is a simple cell; its orientation is left open."""
-    shape = _SIMPLE.get(tuple(sorted(len(loop) for loop in loops)))
-    if shape is None or len(np.unique(np.concatenate(loops))) != shape[2]:
-        return None
-    kind, corners, _ = shape
-    base = next(loop for loop in loops if len(loop) == corners).tolist()
-    up: dict[int, set[int]] = {node: set() for node in base}
-    for loop in loops:
-        for a, b in zip(loop.tolist(), np.roll(loop, -1).tolist(), strict=True):
-            for node, other in ((a, b), (b, a)):
-                if node in up and other not in up:
-                    up[node].add(other)
-    if any(len(tops) != 1 for tops in up.values()):
-        return None
-    above = [up[node].copy().pop() for node in base]
-    if kind in ("tetra", "pyramid"):
-        above = above[:1]
-    elif len(set(above)) != corners:
-        return None
-    return kind, np.array(base + above)
 
 
 # the order that turns a cell of negative measure round

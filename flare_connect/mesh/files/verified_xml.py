@@ -21,7 +21,7 @@ def xml_is_sound(path: Path) -> bool:
         root = ElementTree.fromstring(text)
         if root.tag != "VTKFile" or root.get("byte_order") not in ("LittleEndian", "BigEndian"):
             return False
-        if root.get("compressor") not in (None, "vtkZLibDataCompressor", "vtkLZ4DataCompressor", "vtkLZMADataCompressor"):
+        if root.get("compressor") not in (None, *(f"vtk{name}DataCompressor" for name in ("ZLib", "LZ4", "LZMA"))):
             return False
         return _Arrays(root, data, start).are_sound()
 

@@ -1,6 +1,9 @@
 """Meshes to and from meshio, which is imported on first use."""
 
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,36 @@ import torch
 from flare_connect.errors import MeshError
 from flare_connect.mesh.cells import CELL_KINDS
 from flare_connect.mesh.files.assemble import as_array, assemble, decoded, fields, flat, numeric, points3d
+from flare_connect.mesh.files.failed import NO_CELLS, FailedError
+from flare_connect.mesh.files.quiet import quiet
+from flare_connect.mesh.files.time_limit import TooLongError, time_limit
 from flare_connect.mesh.mesh import Mesh, NamedSet
+
+_SECONDS, _BYTES_A_SECOND = 5.0, 2e5  # what a sound file never needs: meshio's slowest reader does a million bytes
+
+
+def read_meshio(path: Path, step: int = -1, *, allow_nonfinite: bool = False, file_format: str | None = None) -> Mesh:
+    """Reads a file with meshio, which may print, end the program, or go on for as long as a damaged file says.
+
+    Raises:
+        FailedError: meshio cannot read it, or finds no cells.
+        MeshError: its arrays do not make a mesh.
+    """
+    import meshio
+
+    size = path.stat().st_size
+    with quiet(), redirect_stderr(StringIO()) as text, redirect_stdout(text):
+        try:
+            with time_limit(_SECONDS + size / _BYTES_A_SECOND):
+                m = meshio.read(path, file_format=file_format)
+        except SystemExit as error:  # it prints what is wrong, then ends the program
+            said = text.getvalue().strip().removeprefix("Error:")
+            raise FailedError(" ".join(said.split()) or "gave up on the file") from error
+        except TooLongError as error:
+            raise FailedError("takes longer than a sound file of this size does") from error
+    if not any(len(block.data) for block in m.cells):
+        raise FailedError(NO_CELLS)
+    return from_meshio(m, allow_nonfinite=allow_nonfinite)
 
 
 def from_meshio(m: Any, *, allow_nonfinite: bool = False) -> Mesh:

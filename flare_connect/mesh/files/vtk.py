@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from flare_connect.mesh.cells import CELL_KINDS
 from flare_connect.mesh.files.assemble import SET_PREFIX, add_centres, assemble, flat, numeric
+from flare_connect.mesh.files.polyhedra import Loops
 from flare_connect.mesh.files.to_vtk import FACETS, PAIRS, UNITS
 from flare_connect.mesh.files.vtk_cells import VtkCells, simple_cells, vtk_cells
 from flare_connect.mesh.geometry import signed_measure
@@ -33,8 +35,39 @@ def from_pyvista(grid: Any, *, allow_nonfinite: bool = False) -> Mesh:
     """
     import pyvista
 
-    parts = _Parts(_leaves(grid) if isinstance(grid, pyvista.MultiBlock) else [("", grid)])
-    vtk, point_data, cell_fields = parts.cells, parts.point_data, parts.cell_data
+    leaves = _leaves(grid) if isinstance(grid, pyvista.MultiBlock) else [("", grid)]
+    return from_parts([_part(name, data) for name, data in leaves], allow_nonfinite=allow_nonfinite)
+
+
+@dataclass
+class Part:
+    """One data set of VTK's as plain arrays, whoever read it.
+
+    Attributes:
+        name: that of the block; "" for none.
+        cells: points and cells.
+        point_data: decoded name → values `[N]` or `[N, c]`.
+        cell_data: decoded name → values `[M]` or `[M, c]`.
+        field_data: decoded name → values of any shape.
+        units: field name → unit.
+    """
+
+    name: str
+    cells: VtkCells
+    point_data: dict[str, np.ndarray]
+    cell_data: dict[str, np.ndarray]
+    field_data: dict[str, np.ndarray]
+    units: dict[str, str]
+
+
+def from_parts(parts: list[Part], *, allow_nonfinite: bool = False) -> Mesh:
+    """What `from_pyvista` does, from arrays; the cells have been checked.
+
+    Raises:
+        MeshError: there are no cells, or arrays are bad.
+    """
+    joined = _joined(parts)
+    vtk, point_data, cell_fields = joined.cells, joined.point_data, joined.cell_data
     pieces = simple_cells(vtk)
     points = np.asarray(vtk.points)
     if len(pieces.centres):
@@ -51,7 +84,7 @@ def from_pyvista(grid: Any, *, allow_nonfinite: bool = False) -> Mesh:
         name: {kind: values if whole else values[ids] for kind, ids in pieces.rows.items()}
         for name, values in cell_fields.items()
     }
-    sets, field_data = _facet_sets(parts.field_data, point_data, len(points))
+    sets, field_data = _facet_sets(joined.field_data, point_data, len(points))
     pairs = field_data.pop(PAIRS, None)
     return assemble(
         points,
@@ -60,33 +93,40 @@ def from_pyvista(grid: Any, *, allow_nonfinite: bool = False) -> Mesh:
         cell_data,
         sets=sets,
         global_data={name: values.reshape(-1) for name, values in field_data.items()},
-        units=parts.units,
+        units=joined.units,
         periodic_pairs=None if pairs is None else pairs.reshape(2, -1),
         allow_nonfinite=allow_nonfinite,
     )
 
 
-class _Parts:
-    """Cells, fields and field data of named data sets, one after the other."""
+def _part(name: str, data: Any) -> Part:
+    units = json.loads(str(data.field_data[UNITS][0])) if UNITS in data.field_data else {}
+    fields = (numeric(data.point_data), numeric(data.cell_data), numeric(data.field_data))
+    return Part(name, vtk_cells(data), *fields, units)
 
-    def __init__(self, leaves: list[tuple[str, Any]]):
-        parts = [vtk_cells(data) for _, data in leaves]
-        self.cells = _appended(parts)
-        self.point_data = _common([numeric(data.point_data) for _, data in leaves], "point_data")
-        self.cell_data = _common([numeric(data.cell_data) for _, data in leaves], "cell_data")
-        self.field_data: dict[str, np.ndarray] = {}
-        self.units: dict[str, str] = {}
-        for _, data in leaves:
-            for name, values in numeric(data.field_data).items():
-                self.field_data.setdefault(name, values)
-            if UNITS in data.field_data:
-                self.units |= json.loads(str(data.field_data[UNITS][0]))
-        if len(leaves) > 1:
-            owner = np.repeat(np.arange(len(parts)), [len(part.types) for part in parts])
-            names = dict.fromkeys(name for name, _ in leaves if name and not re.fullmatch(r"Block-\d+", name))
-            for name in names:
-                within = [i for i, (other, _) in enumerate(leaves) if other == name]
-                self.cell_data[SET_PREFIX + name] = np.isin(owner, within)
+
+def _joined(parts: list[Part]) -> Part:
+    """All parts, one after the other; named ones become cell sets."""
+    out = Part(
+        "",
+        _appended([part.cells for part in parts]),
+        _common([part.point_data for part in parts], "point_data"),
+        _common([part.cell_data for part in parts], "cell_data"),
+        {},
+        {},
+    )
+    for part in parts:
+        out.field_data = part.field_data | out.field_data
+        out.units |= part.units
+    if len(parts) > 1:
+        owner = np.repeat(np.arange(len(parts)), [len(part.cells.types) for part in parts])
+        for name in dict.fromkeys(part.name for part in parts if part.name and not _UNNAMED.fullmatch(part.name)):
+            within = [i for i, part in enumerate(parts) if part.name == name]
+            out.cell_data[SET_PREFIX + name] = np.isin(owner, within)
+    return out
+
+
+_UNNAMED = re.compile(r"Block-\d+")  # what PyVista calls a block without a name
 
 
 def _leaves(blocks: Any) -> list[tuple[str, Any]]:
@@ -97,7 +137,7 @@ def _leaves(blocks: Any) -> list[tuple[str, Any]]:
         if block is None:
             continue
         if hasattr(block, "n_blocks"):
-            out += [(inner if not re.fullmatch(r"Block-\d+", inner) else name, data) for inner, data in _leaves(block)]
+            out += [(inner if not _UNNAMED.fullmatch(inner) else name, data) for inner, data in _leaves(block)]
         elif block.n_cells:
             out.append((name, block))
     return out
@@ -107,21 +147,34 @@ def _appended(parts: list[VtkCells]) -> VtkCells:
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return VtkCells(np.zeros((0, 3)), np.zeros(0, np.uint8), np.zeros(1, np.int64), np.zeros(0, np.int64), {})
-    first_point = np.cumsum([0, *(len(part.points) for part in parts)]).tolist()
-    first_cell = np.cumsum([0, *(len(part.types) for part in parts)]).tolist()
-    first_node = np.cumsum([0, *(len(part.nodes) for part in parts)]).tolist()
+        return VtkCells(np.zeros((0, 3)), np.zeros(0, np.uint8), np.zeros(1, np.int64), np.zeros(0, np.int64))
+    first_point = _starts([len(part.points) for part in parts])
+    first_polyhedron = _starts([part.polyhedra.num for part in parts])
+    nodes, offset = _ragged([part.nodes for part in parts], [part.offset for part in parts], first_point)
+    loops = [part.polyhedra for part in parts]
+    corners, starts = _ragged([loop.nodes for loop in loops], [loop.offset for loop in loops], first_point)
+    of = np.concatenate([loop.of + start for loop, start in zip(loops, first_polyhedron, strict=True)])
     return VtkCells(
         np.concatenate([part.points for part in parts]),
         np.concatenate([part.types for part in parts]),
-        np.concatenate([[0], *(part.offset[1:] + start for part, start in zip(parts, first_node, strict=False))]),
-        np.concatenate([part.nodes + start for part, start in zip(parts, first_point, strict=False)]),
-        {
-            cell + start: [face + point for face in faces]
-            for part, start, point in zip(parts, first_cell, first_point, strict=False)
-            for cell, faces in part.polyhedra.items()
-        },
+        offset,
+        nodes,
+        Loops(corners, starts, of, sum(loop.num for loop in loops)),
     )
+
+
+def _starts(counts: list[int]) -> list[int]:
+    return np.cumsum([0, *counts[:-1]]).tolist()
+
+
+def _ragged(
+    nodes: list[np.ndarray], offsets: list[np.ndarray], first_point: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ragged tables of nodes, one below the other; the nodes of each are counted from its own first point."""
+    used = [ids[offset[0] : offset[-1]] + start for ids, offset, start in zip(nodes, offsets, first_point, strict=True)]
+    starts = _starts([len(ids) for ids in used])
+    moved = [offset[1:] - offset[0] + start for offset, start in zip(offsets, starts, strict=True)]
+    return np.concatenate(used), np.concatenate([[0], *moved])
 
 
 def _common(fields: list[dict[str, np.ndarray]], what: str) -> dict[str, np.ndarray]:

@@ -1,13 +1,13 @@
 """The cells of VTK data sets as arrays, whatever class they are in, and as kinds of cells."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from flare_connect.errors import MeshError
 from flare_connect.mesh.cells import CELL_KINDS, VTK_KINDS
-from flare_connect.mesh.files.polyhedra import Pieces, cut_polygons, cut_polyhedra
+from flare_connect.mesh.files.polyhedra import Loops, Pieces, cut_loops, cut_polygons, taken
 
 
 @dataclass
@@ -19,14 +19,14 @@ class VtkCells:
         types: VTK's cell types `[M]`.
         offset: where each cell starts in `nodes` `[M + 1]`.
         nodes: nodes of all cells, one after the other.
-        polyhedra: cell → its faces.
+        polyhedra: faces of the cells of type 42, counted among these alone.
     """
 
     points: np.ndarray
     types: np.ndarray
     offset: np.ndarray
     nodes: np.ndarray
-    polyhedra: dict[int, list[np.ndarray]]
+    polyhedra: Loops = field(default_factory=Loops.none)
 
 
 def vtk_cells(data: Any) -> VtkCells:
@@ -48,7 +48,7 @@ def vtk_cells(data: Any) -> VtkCells:
             offset, nodes = np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64)
         polyhedra = _polyhedra(grid, np.flatnonzero(types == _POLYHEDRON))
         found = VtkCells(np.asarray(grid.points), types, offset, nodes, polyhedra)
-    _check(found)
+    check_cells(found)
     return found
 
 
@@ -70,8 +70,7 @@ def simple_cells(cells: VtkCells) -> Pieces:
     for vtk_type in found[np.argsort(first)].tolist():
         of_type = np.flatnonzero(cells.types == vtk_type)
         if vtk_type == _POLYHEDRON:
-            whole = [cells.polyhedra[i] for i in of_type.tolist()]
-            pieces = cut_polyhedra(cells.points, whole)
+            pieces = cut_loops(cells.points, cells.polyhedra)
             out.centres = pieces.centres
             for kind, nodes in pieces.cells.items():
                 keep(kind, nodes, of_type[pieces.rows[kind]])
@@ -175,33 +174,69 @@ def _polydata_cells(data: Any) -> VtkCells:
         start += len(ids)
     joined = np.concatenate([np.zeros(0, dtype=np.uint8), *types])
     ids = np.concatenate([np.zeros(0, dtype=np.int64), *nodes])
-    return VtkCells(np.asarray(data.points), joined, np.concatenate(offsets), ids, {})
+    return VtkCells(np.asarray(data.points), joined, np.concatenate(offsets), ids)
 
 
-def _polyhedra(grid: Any, ids: np.ndarray) -> dict[int, list[np.ndarray]]:
+def _polyhedra(grid: Any, ids: np.ndarray) -> Loops:
     if not len(ids):
-        return {}
+        return Loops.none()
+    if hasattr(grid, "GetPolyhedronFaces"):  # since VTK 9.4
+        where, of_cell = _cell_array(grid.GetPolyhedronFaceLocations())
+        offset, nodes = _cell_array(grid.GetPolyhedronFaces())
+        return polyhedra(nodes, offset, of_cell, where, ids)
     import vtkmodules.vtkCommonCore as core
 
-    out, stream = {}, core.vtkIdList()
-    for cell in ids.tolist():
+    sizes, parts, owner, stream = [], [np.zeros(0, dtype=np.int64)], [], core.vtkIdList()
+    for row, cell in enumerate(ids.tolist()):
         grid.GetFaceStream(cell, stream)  # faces, then the size and the corners of each
         flat = np.array([stream.GetId(i) for i in range(stream.GetNumberOfIds())], dtype=np.int64)
-        faces, place = [], 1
+        place = 1
         while place < len(flat):
-            faces.append(flat[place + 1 : place + 1 + flat[place]])
+            parts.append(flat[place + 1 : place + 1 + flat[place]])
+            sizes.append(len(parts[-1]))
+            owner.append(row)
             place += int(flat[place]) + 1
-        out[cell] = faces
-    return out
+    return Loops(np.concatenate(parts), np.cumsum([0, *sizes]), np.array(owner, dtype=np.int64), len(ids))
 
 
-def _check(cells: VtkCells) -> None:
+def polyhedra(nodes: np.ndarray, offset: np.ndarray, faces: np.ndarray, where: np.ndarray, ids: np.ndarray) -> Loops:
+    """The faces of some cells, out of a list of polygons that cells refer to.
+
+    Args:
+        nodes: corners of all polygons.
+        offset: where each polygon starts in `nodes` `[F + 1]`.
+        faces: polygons of all cells, one cell after the other.
+        where: where each cell starts in `faces` `[M + 1]`.
+        ids: the cells that are polyhedra.
+
+    Raises:
+        MeshError: a number points outside its list.
+    """
+    for name, starts, last in (("faces", offset, len(nodes)), ("polyhedra", where, len(faces))):
+        if not len(starts) or starts[0] < 0 or (np.diff(starts) < 0).any() or starts[-1] > last:
+            raise MeshError(f"the offsets of the {name} do not ascend from 0 to {last}")
+    if len(ids) and ids.max() >= len(where) - 1:
+        raise MeshError(f"cell {ids.max()} is a polyhedron, but there are faces for {len(where) - 1} cells only")
+    places, _ = taken(where, ids)
+    mine = faces[places]
+    if len(mine) and (mine.min() < 0 or mine.max() >= len(offset) - 1):
+        raise MeshError(f"a polyhedron has face {mine.max()}, but the faces are 0 to {len(offset) - 2}")
+    corners, starts = taken(offset, mine)
+    return Loops(nodes[corners], starts, np.repeat(np.arange(len(ids)), where[ids + 1] - where[ids]), len(ids))
+
+
+def check_cells(cells: VtkCells) -> None:
+    """Checks what VTK would believe.
+
+    Raises:
+        MeshError: the lists do not fit each other, or a cell refers to a node that is not there.
+    """
     offset, nodes, num = cells.offset, cells.nodes, len(cells.points)
     if len(offset) != len(cells.types) + 1 or (np.diff(offset) < 0).any() or offset[0] < 0 or offset[-1] > len(nodes):
         raise MeshError(
             f"the lists of cells do not fit: {len(cells.types)} types, {len(offset)} offsets, {len(nodes)} node ids"
         )
-    for ids in (nodes, *(face for faces in cells.polyhedra.values() for face in faces)):
+    for ids in (nodes, cells.polyhedra.nodes):
         if len(ids) and (ids.min() < 0 or ids.max() >= num):
             bad = int(ids[(ids < 0) | (ids >= num)][0])
             raise MeshError(f"a cell refers to node {bad}, but the nodes are 0 to {num - 1}; mend the connectivity")
