@@ -7,10 +7,12 @@ import pytest
 import torch
 from mesh.meshes import grid, single
 
-from flare_connect.mesh import load_mesh
-from flare_connect.mesh.files.abaqus import _FACES, read_sets
+from flare_connect.mesh import CELL_KINDS
+from flare_connect.mesh.files.abaqus import read_abaqus
+from flare_connect.mesh.files.abaqus_types import FACES, NODE_ORDER, SPATIAL_NAMES
 
-TYPES = {"triangle": "CPS3", "quad": "CPS4", "tetra": "C3D4", "hexahedron": "C3D8", "wedge": "C3D6", "tetra10": "C3D10"}
+TYPES = SPATIAL_NAMES | {"triangle": "CPS3", "quad": "CPS4", "triangle6": "CPS6", "quad8": "CPS8"}
+SOLIDS_AND_PLANES = [kind for kind in TYPES if kind not in ("quad9", "line", "line3")]
 
 FILE = """*HEADING
  ** a plate of three triangles, labels with gaps
@@ -48,7 +50,7 @@ Left
 
 def test_every_way_to_name_things(tmp_path):
     (tmp_path / "plate.inp").write_text(FILE)
-    mesh = load_mesh(tmp_path / "plate.inp")
+    mesh = read_abaqus(tmp_path / "plate.inp")
     assert {name: named.entity for name, named in mesh.sets.items()} == {
         "First": "cell", "Right": "cell", "Both": "cell", "Everything": "node", "Left": "node", "Bottom": "node",
         "Both:nodes": "node", "Top": "facet", "Ends": "node",
@@ -71,18 +73,19 @@ def write(path, mesh, extra=""):
     pos = np.pad(mesh.pos.numpy(), ((0, 0), (0, 3 - mesh.dim)))
     lines = ["*NODE", *(f"{i + 1}, {', '.join(map(repr, p))}" for i, p in enumerate(pos.tolist()))]
     lines += [f"*ELEMENT, TYPE={TYPES[kind]}"]
-    lines += [f"{i + 1}, {', '.join(str(n + 1) for n in cell)}" for i, cell in enumerate(cells.tolist())]
+    back = np.argsort(NODE_ORDER.get(kind, range(cells.shape[1])))
+    lines += [f"{i + 1}, {', '.join(str(n + 1) for n in cell)}" for i, cell in enumerate(cells[:, back].tolist())]
     path.write_text("\n".join(lines) + "\n" + extra)
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", SOLIDS_AND_PLANES)
 def test_every_face_of_a_cell_is_its_own_boundary_facet(kind, tmp_path):
-    dim = 2 if kind in ("triangle", "quad") else 3
+    dim = CELL_KINDS[kind].dim
     cell = single(kind, dim)
-    faces = _FACES[kind.rstrip("0123456789")]
+    faces = FACES[kind.rstrip("0123456789")]
     extra = "".join(f"*SURFACE, NAME=F{i + 1}\n1, S{i + 1}\n" for i in range(len(faces)))
     write(tmp_path / "cell.inp", cell, extra)
-    mesh = load_mesh(tmp_path / "cell.inp")
+    mesh = read_abaqus(tmp_path / "cell.inp")
     boundary = [frozenset(row) for table in mesh.boundary_facets.values() for row in table.tolist()]
     named = [frozenset(mesh.sets[f"F{i + 1}"].ids[0].tolist()) for i in range(len(faces))]
     assert sorted(map(sorted, named)) == sorted(map(sorted, boundary))
@@ -93,7 +96,7 @@ def test_every_face_of_a_cell_is_its_own_boundary_facet(kind, tmp_path):
 def test_faces_of_a_hexahedron_face_the_documented_way(tmp_path):
     """S1 is the bottom, S2 the top; S3 to S6 go round: front, right, back, left."""
     write(tmp_path / "box.inp", single("hexahedron"), "".join(f"*SURFACE, NAME=F{i}\n1, S{i}\n" for i in range(1, 7)))
-    mesh = load_mesh(tmp_path / "box.inp")
+    mesh = read_abaqus(tmp_path / "box.inp")
     centre = {name: mesh.pos[mesh.set_nodes(name)].mean(0).tolist() for name in mesh.sets}
     assert centre == {
         "F1": [0.5, 0.5, 0], "F2": [0.5, 0.5, 1], "F3": [0.5, 0, 0.5], "F4": [1, 0.5, 0.5],
@@ -103,7 +106,7 @@ def test_faces_of_a_hexahedron_face_the_documented_way(tmp_path):
 
 def test_a_surface_over_facets_of_two_kinds_becomes_nodes(tmp_path):
     write(tmp_path / "wedge.inp", single("wedge"), "*SURFACE, NAME=Mixed\n1, S1\n1, S3\n")
-    mixed = load_mesh(tmp_path / "wedge.inp").sets["Mixed"]
+    mixed = read_abaqus(tmp_path / "wedge.inp").sets["Mixed"]
     assert mixed.entity == "node"
     assert mixed.ids.tolist() == [0, 1, 2, 3, 4]
 
@@ -111,16 +114,8 @@ def test_a_surface_over_facets_of_two_kinds_becomes_nodes(tmp_path):
 def test_sets_that_name_each_other_end_and_unknown_labels_are_left_out(tmp_path):
     extra = "*NSET, NSET=A\nB, 1\n*NSET, NSET=B\nA, 2, 9999\n"
     write(tmp_path / "loop.inp", grid("quad", (2, 2)), extra)
-    mesh = load_mesh(tmp_path / "loop.inp")
+    mesh = read_abaqus(tmp_path / "loop.inp")
     assert mesh.set_nodes("A").tolist() == mesh.set_nodes("B").tolist() == [0, 1]
-
-
-def test_what_is_not_understood_is_left_to_meshio(tmp_path):
-    square = grid("quad", (2, 2))
-    write(tmp_path / "part.inp", square, "*NSET, NSET=A\n1, 2\n*INSTANCE, NAME=I\n")
-    assert load_mesh(tmp_path / "part.inp").set_nodes("A").tolist() == [0, 1]
-    write(tmp_path / "bad.inp", square, "*NSET, NSET=B, GENERATE\n1\n")
-    assert read_sets(tmp_path / "bad.inp", [("quad", square.cells["quad"].numpy())], 9) is None
 
 
 @pytest.mark.parametrize("kinds", list(itertools.permutations(["triangle", "quad"])))
@@ -131,6 +126,53 @@ def test_cells_are_counted_over_kinds_as_the_mesh_counts_them(kinds, tmp_path):
     }
     nodes = "*NODE\n1, 0, 0\n2, 1, 0\n3, 1, 1\n4, 0, 1\n5, 2, 0\n"
     (tmp_path / "two.inp").write_text(nodes + "".join(blocks[kind] for kind in kinds))
-    mesh = load_mesh(tmp_path / "two.inp")
+    mesh = read_abaqus(tmp_path / "two.inp")
     assert torch.equal(mesh.set_nodes("T"), torch.tensor([1, 2, 4]))
     assert torch.equal(mesh.set_nodes("Q"), torch.tensor([0, 1, 2, 3]))
+
+
+PLATE = "*NODE\n1, 0, 0\n2, 1, 0\n3, 1, 1\n4, 0, 1\n5, 2, 0\n6, 2, 1\n"
+TWO_QUADS = PLATE + "*ELEMENT, TYPE=CPS4R, ELSET=All\n1, 1, 2, 3, 4\n2, 2, 5, 6, 3\n"
+
+
+def deck(tmp_path, text):
+    (tmp_path / "deck.inp").write_text(text)
+    return tmp_path / "deck.inp"
+
+
+def test_sets_of_nodes_of_elements_and_ranges_without_step(tmp_path):
+    sets = "*NSET, NSET=Right, ELSET=Second\n*ELSET, ELSET=Second, GENERATE\n2, 900000000000\n*NSET, NSET=None\n"
+    mesh = read_abaqus(deck(tmp_path, TWO_QUADS + sets))
+    assert mesh.sets["Right"].ids.tolist() == [1, 2, 4, 5]
+    assert mesh.sets["Second"].ids.tolist() == [1]
+    assert mesh.sets["None"].ids.tolist() == []
+
+
+def test_surfaces_without_a_face_are_what_is_exposed(tmp_path):
+    surfaces = "*SURFACE, NAME=Skin\nAll\n*SURFACE, NAME=Half\n2,\n"
+    mesh = read_abaqus(deck(tmp_path, TWO_QUADS + surfaces))
+    assert sorted(map(sorted, mesh.sets["Skin"].ids.tolist())) == [[0, 1], [0, 3], [1, 4], [2, 3], [2, 5], [4, 5]]
+    assert sorted(map(sorted, mesh.sets["Half"].ids.tolist())) == [[1, 4], [2, 5], [4, 5]]
+
+
+def test_surfaces_of_shells_and_lines(tmp_path):
+    faces = ("SPOS", "SNEG", "E2", "S1", "S2", "S3", "S6")
+    surfaces = "".join(f"*SURFACE, NAME={face}\n1, {face}\n" for face in faces)
+    text = TWO_QUADS.replace("CPS4R", "S4R") + "*ELEMENT, TYPE=T3D2\n7, 1, 2\n"
+    mesh = read_abaqus(deck(tmp_path, text + surfaces + "*SURFACE, NAME=END\n7, END2\n*SURFACE, NAME=All\nAll\n"))
+    ids = {name: named.ids.tolist() for name, named in mesh.sets.items()}
+    assert ids["SPOS"] == ids["S2"] == [[0, 1, 2, 3]]
+    assert ids["SNEG"] == ids["S1"] == [[0, 3, 2, 1]]
+    assert ids["E2"] == [[1, 2]]
+    assert ids["S3"] == [[0, 1]]
+    assert ids["S6"] == [[3, 0]]
+    assert ids["END"] == [[1]]
+    assert ids["All:surface"] == [[0, 1, 2, 3], [1, 4, 5, 2]]
+
+
+def test_faces_that_are_not_known_are_named(tmp_path):
+    with pytest.warns(UserWarning, match="surface 'Odd' left out: there is no face 'Q7'"):
+        assert list(read_abaqus(deck(tmp_path, TWO_QUADS + "*SURFACE, NAME=Odd\n1, Q7\n")).sets) == ["All"]
+    with pytest.warns(UserWarning, match="surface 'Odd' is incomplete: there is no face 'S5' of a quad"):
+        mesh = read_abaqus(deck(tmp_path, TWO_QUADS + "*SURFACE, NAME=Odd\n1, S5\n1, S1\n"))
+    assert mesh.sets["Odd"].ids.tolist() == [[0, 1]]

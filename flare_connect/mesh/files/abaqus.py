@@ -3,14 +3,12 @@
 import warnings
 from pathlib import Path
 
-import numpy as np
-
 from flare_connect.mesh.files.abaqus_model import Model
 from flare_connect.mesh.files.abaqus_scopes import read_deck
 from flare_connect.mesh.files.abaqus_sets import named_sets
 from flare_connect.mesh.files.assemble import assemble
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
-from flare_connect.mesh.mesh import Mesh, NamedSet
+from flare_connect.mesh.mesh import Mesh
 
 
 def read_abaqus(path: Path, step: int = -1, *, allow_nonfinite: bool = False) -> Mesh:
@@ -36,22 +34,3 @@ def read_abaqus(path: Path, step: int = -1, *, allow_nonfinite: bool = False) ->
     if left_out:
         warnings.warn(f"elements left out: {left_out}", stacklevel=3)
     return assemble(model.points, model.cells, {}, {}, sets=named_sets(model), allow_nonfinite=allow_nonfinite)
-
-
-def read_sets(path: Path, blocks: list[tuple[str, np.ndarray]], num_nodes: int) -> dict[str, NamedSet] | None:
-    """The sets of a deck that meshio read; None where meshio counts its nodes or cells in another way.
-
-    Args:
-        path: the deck.
-        blocks: cell kind and nodes `[n, k]` of each `*ELEMENT` block, as meshio read them.
-        num_nodes: N, as meshio read them.
-    """
-    try:
-        mesh = read_abaqus(path)
-    except Exception:
-        return None
-    theirs: dict[str, int] = {}
-    for kind, nodes in blocks:
-        theirs[kind] = theirs.get(kind, 0) + len(nodes)
-    same = mesh.num_nodes == num_nodes and {k: len(n) for k, n in mesh.cells.items()} == theirs
-    return dict(mesh.sets) if same else None

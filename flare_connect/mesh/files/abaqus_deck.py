@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -124,14 +125,21 @@ def _numbers(text: bytes, dtype: type, where: str) -> np.ndarray:
     text = text.rstrip(b"\n").replace(b"\n", b",")
     expected = text.count(b",") + 1 if text else 0
     try:
-        values = np.fromstring(text, sep=",", dtype=dtype)
+        values: np.ndarray = np.fromstring(text, sep=",", dtype=dtype)
     except (ValueError, DeprecationWarning):
         values = np.zeros(0)
     if len(values) != expected:
-        form = rb"[+-]?\d+" if dtype is np.int64 else rb"[-+\w.]+"
-        bad = next((word for word in text.split(b",") if not re.fullmatch(form, word)), b"")
+        bad = next((word for word in text.split(b",") if not _is_number(word, dtype)), b"")
         raise FailedError(f"{bad.decode('latin-1')[:40]!r} under {where} is no number; is the file damaged?")
     return values
+
+
+def _is_number(word: bytes, dtype: type) -> bool:
+    try:
+        float(word) if dtype is float else int(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(path: Path) -> bytes:
@@ -141,7 +149,7 @@ def _text(path: Path) -> bytes:
 
 def _keywords(text: bytes, main: Path, above: tuple[Path, ...], count: list[int]) -> Iterator[Keyword]:
     starts = [(match.start(), match.end()) for match in _START.finditer(text)]
-    for (_, start), (end, _) in zip(starts, [*starts[1:], (len(text), 0)], strict=True):
+    for (_, start), (end, _) in pairwise([*starts, (len(text), 0)]):
         block = text[start:end]
         if b"**" in block:
             block = _COMMENT.sub(b"", b"\n" + block)[1:]

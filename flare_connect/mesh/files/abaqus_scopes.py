@@ -214,7 +214,7 @@ def _system(keyword: Keyword) -> tuple[np.ndarray, np.ndarray] | None:
     axes = np.stack([x, np.cross(z, x), z])
     length = np.linalg.norm(axes, axis=1, keepdims=True)
     if not (length > 0).all():
-        raise FailedError("the three points of *SYSTEM lie on a line; give an origin, a point on x and one in the plane")
+        raise FailedError("the three points of *SYSTEM lie on a line; give an origin, a point on x, one in the plane")
     return origin, axes / length
 
 

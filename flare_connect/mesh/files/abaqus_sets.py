@@ -1,19 +1,21 @@
 """The sets and surfaces of an Abaqus deck as sets of the mesh."""
 
+import re
 import warnings
+from collections import Counter
 
 import numpy as np
 import torch
 
 from flare_connect.mesh.cells import CELL_KINDS, FACET_FLIP
-from flare_connect.mesh.connectivity import sorted_corners
+from flare_connect.mesh.connectivity import Boundary, boundary, topological_dim
 from flare_connect.mesh.files.abaqus_model import Model, Place
 from flare_connect.mesh.files.abaqus_scopes import Member, Surface, member
 from flare_connect.mesh.files.abaqus_types import FACES, face_code
 from flare_connect.mesh.files.sides import facet_set, facets_of, free_name
 from flare_connect.mesh.mesh import NamedSet
 
-_NO_FACE = 99  # a line of a surface without a face: all that are exposed
+_FACE = re.compile(r"|SPOS|SNEG|(?:S|E|END)\d{1,2}")  # none means all faces that are exposed
 
 
 def named_sets(model: Model) -> dict[str, NamedSet]:
@@ -25,7 +27,10 @@ class _Sets:
     def __init__(self, model: Model):
         self.model = model
         self.places = model.places
-        self.uncovered: dict[str, np.ndarray] | None = None
+        self.named_so = Counter(key for place in self.places.values() for key in place.groups)
+        self.named_so.update(("surface", key) for place in self.places.values() for key in place.surfaces)
+        self.top = topological_dim(model.cells)
+        self.boundary: Boundary | None = None
 
     def named(self) -> dict[str, NamedSet]:
         out: dict[str, NamedSet] = {}
@@ -51,13 +56,8 @@ class _Sets:
         return out
 
     def _title(self, place: Place, entity: str, name: str) -> str:
-        key = name.upper()
-        same = [
-            other
-            for other in self.places.values()
-            if (key in other.surfaces if entity == "surface" else (entity, key) in other.groups)
-        ]
-        return name if not place.name or len(same) == 1 else f"{place.name}.{name}"
+        alone = self.named_so[entity, name.upper()] == 1
+        return name if not place.name or alone else f"{place.name}.{name}"
 
     def _rows(self, place: Place, entity: str, members: list[Member]) -> np.ndarray:
         """Rows of nodes, or cells, that some members mean; labels and names that are not defined are left out."""
@@ -79,6 +79,7 @@ class _Sets:
             elif (entity, key) in at.groups:
                 if (at.name, key) not in seen:
                     seen.add((at.name, key))
+                    at.labels[entity].spend(20)  # as long as it takes, for sets that lead from one to the next
                     todo += [(at, m) for m in reversed(at.groups[entity, key].members)]
             elif "." in key:  # `instance.set` or `instance.label`
                 inside, _, rest = str(value).rpartition(".")
@@ -88,12 +89,11 @@ class _Sets:
         return self.model.cell[rows] if entity == "cell" else rows
 
     def _nodes(self, cells: np.ndarray) -> np.ndarray:
-        tables = [nodes[self._of_kind(kind, cells) - self.model.first[kind]] for kind, nodes in self.model.cells.items()]
-        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(table.reshape(-1) for table in tables)]))
-
-    def _of_kind(self, kind: str, cells: np.ndarray) -> np.ndarray:
-        first = self.model.first[kind]
-        return cells[(cells >= first) & (cells < first + len(self.model.cells[kind]))]
+        found = [np.zeros(0, dtype=np.int64)]
+        for kind, nodes in self.model.cells.items():
+            local = cells - self.model.first[kind]
+            found.append(nodes[local[(local >= 0) & (local < len(nodes))]].reshape(-1))
+        return np.unique(np.concatenate(found))
 
     def _surface(self, place: Place, surface: Surface) -> NamedSet | None:
         """Its facets in the order of its lines; None where a face is not known."""
@@ -102,28 +102,60 @@ class _Sets:
             return NamedSet("node", torch.from_numpy(np.unique(self._rows(place, "node", members))))
         if surface.of != "ELEMENT":
             return None
-        cells, faces = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-        labels = list(dict.fromkeys(line[1].upper() if len(line) > 1 else "" for line in surface.lines))
-        for line in surface.lines:
-            rows = np.sort(self._rows(place, "cell", [member(line[0])]))
-            cells.append(rows)
-            faces.append(np.full(len(rows), labels.index(line[1].upper() if len(line) > 1 else "")))
-        return self._facets(surface.name, np.concatenate(cells), np.concatenate(faces), labels)
-
-    def _facets(self, name: str, cells: np.ndarray, faces: np.ndarray, labels: list[str]) -> NamedSet | None:
-        """Facets of cells `[m]` on faces `[m]`, which count the labels."""
-        tables, places = [], []
-        for kind, nodes in self.model.cells.items():
-            first = self.model.first[kind]
-            of_kind = (cells >= first) & (cells < first + len(nodes))
-            for face, shell in {(int(f), bool(s)) for f, s in zip(faces[of_kind], self.model.shell[cells[of_kind]])}:
-                at = np.flatnonzero(of_kind & (faces == face))
-                at = at[self.model.shell[cells[at]] == shell]
-                for facets, of in self._on_face(name, kind, shell, labels[face], cells[at] - first):
-                    tables.append(facets)
-                    places.append(at[of])
-        if not tables:
+        labels = {""} | {line[1].upper() for line in surface.lines if len(line) > 1}
+        unknown = sorted(label for label in labels if not _FACE.fullmatch(label))
+        if unknown:
+            warnings.warn(f"surface {surface.name!r} left out: there is no face {unknown[0]!r}", stacklevel=6)
             return None
-        if len({table.shape[1] for table in tables}) == 1:  # in the order of the file
-            return facet_set([np.concatenate(tables)[np.argsort(np.concatenate(places), kind="stable")]])
-        return facet_set(tables)
+        number = {label: i for i, label in enumerate(sorted(labels))}
+        cells, faces = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        for line in surface.lines:
+            cells.append(np.sort(self._rows(place, "cell", [member(line[0])])))
+            faces.append(np.full(len(cells[-1]), number[line[1].upper() if len(line) > 1 else ""]))
+        tables, places = self._facets(np.concatenate(cells), np.concatenate(faces), sorted(labels), surface.name)
+        if len({table.shape[1] for table in tables}) != 1:
+            return facet_set(tables)
+        return facet_set([np.concatenate(tables)[np.argsort(np.concatenate(places), kind="stable")]])
+
+    def _facets(
+        self, cells: np.ndarray, faces: np.ndarray, labels: list[str], name: str
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Tables of facets `[n, k]` and which of the cells `[m]` and faces `[m]` each facet comes from `[n]`."""
+        tables, places, unknown = [], [], []
+        for kind, nodes in self.model.cells.items():
+            first, corners = self.model.first[kind], CELL_KINDS[kind].corners
+            here = np.flatnonzero((cells >= first) & (cells < first + len(nodes)))
+            which = 2 * faces[here] + self.model.shell[cells[here]]
+            for value in np.unique(which).tolist():
+                label, shell, at = labels[value // 2], bool(value % 2), here[which == value]
+                of_kind = nodes[cells[at] - first]
+                code = face_code(label, corners, shell) if label else 0
+                if code is None:
+                    unknown.append(f"{label!r} of a {kind}")
+                elif code > 0:
+                    tables += facets_of(kind, of_kind, FACES[corners][code - 1])
+                    places.append(at)
+                elif label or shell or CELL_KINDS[kind].dim < self.top:
+                    tables.append(of_kind[:, FACET_FLIP[kind]] if code < 0 else of_kind)
+                    places.append(at)
+                else:
+                    for facets, of in self._exposed(kind, cells[at] - first):
+                        tables.append(facets)
+                        places.append(at[of])
+        if unknown:
+            warnings.warn(f"surface {name!r} is incomplete: there is no face {unknown[0]}", stacklevel=7)
+        return tables, places
+
+    def _exposed(self, kind: str, wanted: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Facets that no other cell shares, of cells `[m]` of one kind, and which of these each belongs to."""
+        if self.boundary is None:
+            upright = {name: np.ones(len(nodes)) for name, nodes in self.model.cells.items()}
+            self.boundary = boundary(self.model.cells, len(self.model.points), upright)
+        place = np.full(len(self.model.cells[kind]), -1)
+        place[wanted] = np.arange(len(wanted))
+        index, out = list(self.model.cells).index(kind), []
+        for facet_kind, table in self.boundary.nodes.items():
+            own = np.flatnonzero(self.boundary.owner_kind[facet_kind] == index)
+            of = place[self.boundary.owner[facet_kind][own]]
+            out.append((table[own[of >= 0]], of[of >= 0]))
+        return out

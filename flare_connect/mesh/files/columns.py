@@ -48,7 +48,7 @@ def _chunk(lines: Sequence[bytes], start: int, width: int, count: int, dtype: ty
     if dtype is not np.int64:
         joined = plain_number(joined)
     try:
-        values = np.fromstring(joined, sep=" ", dtype=dtype)
+        values: np.ndarray = np.fromstring(joined, sep=" ", dtype=dtype)
     except ValueError:
         values = np.zeros(0)
     if values.size != blank.size:

@@ -13,7 +13,7 @@ from flare_connect.mesh.cells import CELL_KINDS
 from flare_connect.mesh.files.assemble import assemble
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
 from flare_connect.mesh.files.gmsh_fields import Fields
-from flare_connect.mesh.files.gmsh_numbers import Rows
+from flare_connect.mesh.files.gmsh_numbers import Rows, joined
 from flare_connect.mesh.files.gmsh_sections import Content, Elements, read_sections
 from flare_connect.mesh.files.gmsh_types import GMSH_ORDER
 from flare_connect.mesh.files.sides import free_name
@@ -50,10 +50,7 @@ class _Gmsh:
             raise FailedError(NO_CELLS)
         if not content.points:
             raise FailedError("has no nodes")
-        self.points = np.concatenate(content.points)
-        self.nodes = Rows(np.concatenate(content.node_tags))
-        if self.nodes.repeated is not None:
-            raise FailedError(f"defines node {self.nodes.repeated} twice")
+        self.points, self.nodes = _nodes(joined(content.points), joined(content.node_tags))
         self.cells: dict[str, np.ndarray] = {}
         self.entities: dict[str, np.ndarray] = {}
         # number of the element, counted through the file → cell, counted through the mesh
@@ -86,21 +83,18 @@ class _Gmsh:
                 blocks.setdefault(block.kind, []).append((block, start))
         found = []
         for kind, parts in blocks.items():
-            tags = np.concatenate([block.tags for block, _ in parts])
-            nodes = np.concatenate([block.nodes for block, _ in parts])
-            entity = np.concatenate([block.entity for block, _ in parts])
-            numbers = np.concatenate([np.arange(start, start + len(block.tags)) for block, start in parts])
-            physical = [block.physical for block, _ in parts if block.physical is not None]
+            tags = joined([block.tags for block, _ in parts])
+            nodes = joined([block.nodes for block, _ in parts])
+            entity = joined([block.entity for block, _ in parts])
+            physical = joined([block.physical for block, _ in parts])
+            numbers = joined([np.arange(start, start + len(block.tags)) for block, start in parts])
             if (tags[1:] < tags[:-1]).any():
                 order = np.argsort(tags, kind="stable")
-                tags, nodes, entity, numbers = tags[order], nodes[order], entity[order], numbers[order]
-                physical = [np.concatenate(physical)[order]] if physical else []
+                tags, nodes, entity, physical, numbers = (a[order] for a in (tags, nodes, entity, physical, numbers))
             row = np.arange(len(tags))
-            if physical:
-                kept = ~_copies(tags, nodes, entity, np.concatenate(physical))
-                row = np.cumsum(kept) - 1
-                if not kept.all():
-                    nodes, entity = nodes[kept], entity[kept]
+            kept = ~_copies(tags, nodes, entity, physical)
+            if not kept.all():
+                nodes, entity, row = nodes[kept], entity[kept], np.cumsum(kept) - 1
             found.append((int(tags[0]), kind, self._known(nodes), entity, numbers, row))
         count = 0
         for _, kind, nodes, entity, numbers, row in sorted(found, key=lambda item: item[0]):
@@ -120,7 +114,7 @@ class _Gmsh:
         """Whether the cells of some dimension are on more than one entity."""
         numbers: dict[int, set[int]] = {}
         for kind, entity in self.entities.items():
-            numbers.setdefault(CELL_KINDS[kind].dim, set()).update(np.unique(entity).tolist())
+            numbers.setdefault(CELL_KINDS[kind].dim, set()).update((int(entity.min()), int(entity.max())))
         return any(len(found) > 1 for found in numbers.values())
 
     def _sets(self) -> dict[str, NamedSet]:
@@ -129,11 +123,10 @@ class _Gmsh:
         for block in self.content.elements:
             dim, rows = CELL_KINDS[block.kind].dim, self.row[start : start + len(block.tags)]
             start += len(block.tags)
-            if block.physical is not None:
-                for group in np.unique(block.physical).tolist():
-                    if group:
-                        members.setdefault((dim, group), []).append(rows[block.physical == group])
-            elif len(rows):
+            for group in np.unique(block.physical).tolist() if block.physical.any() else []:
+                if group:
+                    members.setdefault((dim, group), []).append(rows[block.physical == group])
+            if len(rows) and self.content.groups:
                 for group in self.content.groups.get((dim, int(block.entity[0])), []):
                     members.setdefault((dim, group), []).append(rows)
         sets: dict[str, NamedSet] = {}
@@ -167,13 +160,29 @@ class _Gmsh:
         return pairs[np.sort(first)].T
 
 
+def _nodes(points: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, Rows]:
+    """Positions and rows by number, each node once."""
+    rows = Rows(tags)
+    if rows.repeated is None:
+        return points, rows
+    _, first, which = np.unique(tags, return_index=True, return_inverse=True)
+    other = (points != points[first][which]).any(1)
+    if other.any():
+        raise FailedError(f"is damaged: it defines node {tags[other][0]} at two places")
+    first = np.sort(first)  # in the order of the file
+    return points[first], Rows(tags[first])
+
+
 def _copies(tags: np.ndarray, nodes: np.ndarray, entity: np.ndarray, physical: np.ndarray) -> np.ndarray:
-    """Which elements repeat the one before them only to name another physical group `[n]`.
+    """Which elements repeat the one before them `[n]`.
 
     msh 2 has one group to an element: Gmsh writes one of two groups twice, the second time under the next number;
-    others keep the number.
+    others keep the number. And Gmsh repeats the whole mesh with each field that it appends to a file.
     """
-    same = (nodes[1:] == nodes[:-1]).all(1) & (entity[1:] == entity[:-1])
-    group, before = physical[1:], physical[:-1]
-    same &= (tags[1:] == tags[:-1]) | ((group != before) & (group != 0) & (before != 0))
+    same = tags[1:] == tags[:-1]
+    if physical.any():
+        group, before = physical[1:], physical[:-1]
+        same |= (group != before) & (group != 0) & (before != 0)
+    at = np.flatnonzero(same)
+    same[at] = (nodes[at + 1] == nodes[at]).all(1) & (entity[at + 1] == entity[at])
     return np.concatenate([[False], same])

@@ -163,7 +163,7 @@ class Rows:
         self.table: np.ndarray | None = None
         self.order: np.ndarray | None = None
         self.sorted: np.ndarray | None = None
-        if high - low + 1 == len(tags) and (np.diff(tags) == 1).all():
+        if high - low + 1 == len(tags) and (tags[1:] > tags[:-1]).all():
             return  # one after the other, as they mostly are
         self.order = np.argsort(tags, kind="stable")
         self.sorted = tags[self.order]
@@ -178,9 +178,16 @@ class Rows:
         """Rows of these numbers, in their shape; -1 for numbers that are not there."""
         if self.sorted is None or self.order is None:
             rows = tags - self.first
+            if not rows.size or (rows.min() >= 0 and rows.max() < self.count):
+                return rows
             return np.where((rows >= 0) & (rows < self.count), rows, -1)
         if self.table is not None:
             inside = (tags >= 0) & (tags < len(self.table))
             return np.where(inside, self.table[np.where(inside, tags, 0)], -1)
         at = np.minimum(np.searchsorted(self.sorted, tags), len(self.sorted) - 1)
         return np.where(self.sorted[at] == tags, self.order[at], -1)
+
+
+def joined(parts: list[np.ndarray]) -> np.ndarray:
+    """The parts one after the other; a single one as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -24,14 +24,14 @@ class Elements:
         tags: numbers of the elements `[n]`.
         nodes: numbers of their nodes in Gmsh's order `[n, k]`.
         entity: number of the entity that each is on `[n]`.
-        physical: number of the physical group of each `[n]` (msh 2), or None where entities have groups (msh 4).
+        physical: number of the physical group of each `[n]` in msh 2; 0 where there is none, or entities have groups.
     """
 
     kind: str
     tags: np.ndarray
     nodes: np.ndarray
     entity: np.ndarray
-    physical: np.ndarray | None = None
+    physical: np.ndarray
 
 
 @dataclass
@@ -189,9 +189,6 @@ class _Sections:
         self._done(numbers)
 
     def _partitioned(self, name: str) -> None:
-        if self.version < 4.1:
-            self.at = self._end_of(name)
-            return
         numbers = self._numbers(name)
         _, ghosts = numbers.sizes(2)
         numbers.table(ghosts, 2)
@@ -253,8 +250,8 @@ class _Sections:
                 table, _ = numbers.table(count, 1 + width, kind="size" if self.version > 4 else "int")
                 entity = second if self.version > 4 else first
                 # one number for all, without a copy for each
-                entities = np.broadcast_to(np.int64(entity), count)
-                self.content.elements.append(Elements(kind, table[:, 0], table[:, 1:], entities))
+                entities, none = (np.broadcast_to(np.int64(value), len(table)) for value in (entity, 0))
+                self.content.elements.append(Elements(kind, table[:, 0], table[:, 1:], entities, none))
         self._done(numbers)
 
     def _flat_elements(self, numbers: Numbers, count: int) -> None:

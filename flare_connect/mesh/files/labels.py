@@ -38,7 +38,7 @@ class Labels:
 
     def known(self, wanted: np.ndarray) -> np.ndarray:
         """Rows `[k]` of those labels that there are."""
-        self._spend(len(wanted))
+        self.spend(len(wanted))
         rows = self.rows(wanted)
         return rows[rows >= 0]
 
@@ -49,7 +49,7 @@ class Labels:
         top = np.iinfo(np.int64).max
         first, last, step = max(first, -top), min(last, top), min(step, top)
         start, end = np.searchsorted(self.sorted, [first, last + 1] if last < top else [first, last])
-        self._spend(max(0, int(end - start)))
+        self.spend(max(0, int(end - start)))
         inside = slice(int(start), int(end))
         return self.order[inside][(self.sorted[inside] - first) % step == 0]
 
@@ -69,7 +69,12 @@ class Labels:
             )
         return rows
 
-    def _spend(self, count: int) -> None:
+    def spend(self, count: int) -> None:
+        """Counts rows that sets name, or work of that size.
+
+        Raises:
+            FailedError: there were more than any honest file needs.
+        """
         self.left -= count
         if self.left < 0:
             raise FailedError(f"its sets name more than {_MOST + 50 * len(self.sorted)} rows")

@@ -119,8 +119,8 @@ def _read(path: Path, names: tuple[str, ...], step: int, allow_nonfinite: bool) 
             raise MeshReadError(f"{path}: {error}") from error
         except Exception as error:
             reasons.append(f"{title}: {_reason(error)}")
-            if name == "vtk" and path.suffix.lower().startswith((".vt", ".pvt")) and reasons[-1].endswith(NO_CELLS):
-                break  # the format's own library read it: the other one cannot know better
+            if len(reasons) == 1 and reasons[0].endswith(NO_CELLS):
+                break  # the format's best reader understood it: the others cannot know better
     if all(reason.endswith(NO_CELLS) for reason in reasons):
         raise MeshReadError(f"{path} holds no cells; a point cloud has no mesh to work on")
     raise MeshReadError(f"{path} cannot be read. Tried {'; '.join(reasons)}")

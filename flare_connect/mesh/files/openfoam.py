@@ -67,7 +67,8 @@ class _Case:
         num_faces = len(self.offset) - 1
         owner = self._mesh_file("owner").numbers("label", num_faces).astype(np.int64)
         neighbour = self._mesh_file("neighbour").numbers("label").astype(np.int64)
-        neighbour = neighbour[: len(neighbour) - np.argmax(neighbour[::-1] >= 0)]  # old files fill up with -1
+        used = np.flatnonzero(neighbour >= 0)  # old files fill up with -1
+        neighbour = neighbour[: used[-1] + 1 if len(used) else 0]
         self._check(len(points), owner, neighbour)
         self.num_cells = int(max(owner.max(initial=-1), neighbour.max(initial=-1))) + 1
         if not self.num_cells:
@@ -233,7 +234,8 @@ def _unit(text: bytes) -> str:
 
 def _entries(file: Foam) -> list[tuple[str, dict[str, str]]]:
     """A list `N ( name { … } … )` of dictionaries."""
-    count, out = file.number(), []
+    count = file.number()
+    out: list[tuple[str, dict[str, str]]] = []
     file.take(b"(")
     while file.peek() != b")" and len(out) < count:
         name = file.word().decode("latin-1").strip('"')

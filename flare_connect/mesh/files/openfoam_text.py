@@ -3,6 +3,7 @@
 import gzip
 import re
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from flare_connect.mesh.files.failed import FailedError
 HEAD = 4096  # bytes in which a header ends
 WIDTHS = {"label": 1, "scalar": 1, "vector": 3, "sphericalTensor": 1, "symmTensor": 6, "tensor": 9}
 """Components of each type that lists are made of."""
+_PLAIN = ("label", "scalar")  # written without brackets
 
 _SPACE = re.compile(rb"(?:\s+|//[^\n]*|/\*.*?\*/)+", re.DOTALL)
 _WORD = re.compile(rb'"[^"\n]*"|[^\s;{}()\[\]"]+')
@@ -39,7 +41,7 @@ def content(path: Path, most: int | None = None) -> bytes:
     try:
         with gzip.open(path) as file:
             data = file.read(limit + 1)
-    except (OSError, EOFError, ValueError, gzip.zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise FailedError(f"{path.name} cannot be unpacked: {error}") from error
     if most is None and len(data) > limit:
         raise FailedError(f"{path.name} unpacks to more than {limit} bytes, a hundred times its size")
@@ -77,6 +79,8 @@ class Foam:
         found = _SPACE.match(self.data, self.place)
         if found:
             self.place = found.end()
+        if self.data.startswith(b"/*", self.place):
+            raise self.failed("a comment does not end")
 
     def peek(self) -> bytes:
         """The next character that is no blank; empty at the end."""
@@ -99,13 +103,9 @@ class Foam:
         return found[0]
 
     def number(self) -> int:
-        """A count that is not negative.
-
-        Raises:
-            FailedError: there is something else, or more than the file has bytes.
-        """
+        """A count that is not negative."""
         word = self.word()
-        if not word.isdigit() or len(word) > 18 or int(word) > 64 * len(self.data):
+        if not word.isdigit() or len(word) > 18:
             raise self.failed(f"a count is expected, not {word[:20]!r},")
         return int(word)
 
@@ -172,7 +172,7 @@ class Foam:
             values = self._raw(count * width, dtype)
             self.take(b")")
         else:
-            values = self._text(width > 1 and count > 0, dtype)
+            values = self._text(kind not in _PLAIN and count > 0, dtype)
         if values.size != count * width:
             raise self.failed(f"{count * width} numbers are expected, not {values.size},")
         return values.astype(dtype.newbyteorder("="), copy=False).reshape((count, width) if width > 1 else count)
@@ -181,11 +181,7 @@ class Foam:
         """One value in text, `[1]` or `[1, c]`."""
         width = WIDTHS[kind]
         dtype = self.label if kind == "label" else self.scalar
-        if width == 1:
-            bracket = self.peek() == b"("  # a sphericalTensor
-            values = self._text(False, dtype) if bracket else self._parsed(self.word(), dtype)
-        else:
-            values = self._text(False, dtype)
+        values = self._parsed(self.word(), dtype) if kind in _PLAIN else self._text(False, dtype)
         if values.size != width:
             raise self.failed(f"a {kind} has {width} components, not {values.size},")
         return values.astype(dtype.newbyteorder("=")).reshape((1, width) if width > 1 else 1)
@@ -254,7 +250,8 @@ def _walk(flat: np.ndarray, count: int) -> np.ndarray | None:
     size = int(flat[0]) + 1 if len(flat) else 0
     if size > 0 and len(flat) == count * size and (flat[::size] == size - 1).all():
         return np.arange(0, len(flat), size)
-    starts, place, values = [], 0, flat.tolist()
+    starts: list[int] = []
+    place, values = 0, flat.tolist()
     while place < len(values) and len(starts) < count:
         starts.append(place)
         if values[place] < 0:

@@ -35,7 +35,8 @@ def read_ply(path: Path, step: int = -1, *, allow_nonfinite: bool = False) -> Me
     if not data.startswith(b"ply") or end < 0 or place == 0:
         raise FailedError("is no PLY file")
     order, elements = _header(data[:end].decode("latin-1"))
-    found = _text(data[place:], elements) if order == "=" else _binary(data, place, elements)
+    with np.errstate(invalid="raise"):  # NaN has no integer
+        found = _text(data[place:], elements) if order == "=" else _binary(data, place, elements)
     points, fields = _points(found.get("vertex", {}))
     faces = found.get("face", {})
     lists = [values for name, values in faces.items() if name in ("vertex_indices", "vertex_index")]
@@ -58,8 +59,8 @@ def _header(text: str) -> tuple[str, dict[str, tuple[int, list[Property]]]]:
         elif words[0] == "element" and len(words) == 3:
             last = words[1]
             elements[last] = (int(words[2]), [])
-        elif words[0] == "property" and last and len(words) in (3, 5) and all(w in _TYPES for w in words[-2:1:-1]):
-            types = [np.dtype(_TYPES[word]).newbyteorder(order or "=") for word in words[1 + (len(words) == 5) : -1]]
+        elif words[0] == "property" and last and all(word in _TYPES for word in words[-2:0:-1] if word != "list"):
+            types = [np.dtype(_TYPES[word]).newbyteorder(order or "=") for word in words[1:-1] if word != "list"]
             elements[last][1].append((words[-1], types[-1], types[0] if len(types) == 2 else None))
         else:
             raise FailedError(f"a line of its header is not understood: {line[:60]!r}")

@@ -1,13 +1,12 @@
 """Writing a mesh to a file."""
 
+import importlib
 import os
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from flare_connect.errors import MeshError
 from flare_connect.mesh.files.quiet import quiet
@@ -17,11 +16,9 @@ from flare_connect.mesh.mesh import Mesh
 
 # extension → meshio's name of the format, for those it can write
 _MESHIO_FORMATS = {
-    ".msh": "gmsh",  # meshio alone would pick ANSYS, which holds no fields
     ".xdmf": "xdmf",
     ".xmf": "xdmf",
     ".med": "med",
-    ".inp": "abaqus",
     ".bdf": "nastran",
     ".nas": "nastran",
     ".fem": "nastran",
@@ -31,14 +28,29 @@ _MESHIO_FORMATS = {
     ".ply": "ply",
     ".stl": "stl",
     ".su2": "su2",
-    ".ugrid": "ugrid",
 }
-_KEEPS_FIELDS = ("gmsh", "xdmf", "med")
+_KEEPS_FIELDS = ("xdmf", "med")
+# those that are written here: module and function, which returns what the format cannot hold
+_OWN = {
+    ".msh": ("gmsh_write", "write_gmsh"),
+    ".inp": ("abaqus_write", "write_abaqus"),
+    ".vtkhdf": ("vtkhdf", "write_vtkhdf"),
+}
 _VTK_FORMATS = (".vtu", ".vtk", ".vtp")
+# formats from which meshio would silently leave out what they cannot hold
+_SIMPLE = ("vertex", "line", "triangle", "quad", "tetra", "hexahedron", "wedge", "pyramid")
+_HOLDS = {
+    "stl": ("triangle",),
+    "off": ("triangle",),
+    "obj": ("triangle", "quad"),
+    "ply": ("triangle", "quad"),
+    "su2": _SIMPLE[1:],
+    "medit": tuple(kind for kind in _SIMPLE if kind != "pyramid"),
+}
 
 
 def save(mesh: Mesh, path: str | Path) -> None:
-    """Writes a mesh to a file; vtu, vtk and vtp by PyVista, the others by meshio.
+    """Writes a mesh to a file; vtu, vtk and vtp by PyVista, msh, inp and vtkhdf by own writers, the others by meshio.
 
     The file is written beside its place and moved there in one step. What the format cannot hold is named in a warning.
 
@@ -47,21 +59,15 @@ def save(mesh: Mesh, path: str | Path) -> None:
     """
     path = Path(path)
     extension = path.suffix.lower()
-    if extension not in _VTK_FORMATS and extension not in _MESHIO_FORMATS:
-        known = ", ".join((*_VTK_FORMATS, *_MESHIO_FORMATS))
-        raise MeshError(f"cannot write {path.name!r}: the extension {extension!r} is not one of {known}")
-    if extension == ".vtp":
-        data = polydata(mesh)
-        write: Callable[[Path], None] = data.save
-    elif extension in _VTK_FORMATS:
-        write = to_pyvista(mesh).save
-    else:
-        write = _meshio_writer(mesh, _MESHIO_FORMATS[extension], path.name)
+    write = _writer(mesh, path.name, extension)
+    lost: list[str] = []
     # a folder, since some formats come in two files, one of which names the other
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as folder:
         try:
             with quiet():
-                write(Path(folder, path.name))
+                lost += write(Path(folder, path.name)) or []
+        except MeshError as error:
+            raise MeshError(f"cannot write {path.name!r}: {error}") from error
         except (Exception, SystemExit) as error:
             raise MeshError(f"cannot write {path.name!r}: {error or type(error).__name__}") from error
         written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
@@ -69,46 +75,40 @@ def save(mesh: Mesh, path: str | Path) -> None:
             raise MeshError(f"cannot write {path.name!r}: the writer left no file")
         for file in written:
             os.replace(file, path.parent / file.name)
+    if lost:
+        warnings.warn(f"{path.name!r} cannot hold {', '.join(lost)}; a .vtu file can", stacklevel=3)
 
 
-def _meshio_writer(mesh: Mesh, file_format: str, name: str) -> Callable[[Path], None]:
-    if file_format == "gmsh" and len(mesh.cells) > 1:
-        # its 4.1 and 2.2 writers leave files that it cannot read back (meshio 5.3.5)
-        kinds = ", ".join(mesh.cells)
-        raise MeshError(
-            f"cannot write {name!r}: meshio writes one kind of cell to .msh, not {kinds}; write a .vtu file"
-        )
+def _writer(mesh: Mesh, name: str, extension: str) -> Callable[[Path], list[str] | None]:
+    """A function that writes to a path and returns what the format could not hold."""
+    if extension == ".vtp":
+        return polydata(mesh).save
+    if extension in _VTK_FORMATS:
+        return to_pyvista(mesh).save
+    if extension in _OWN:
+        module, function = _OWN[extension]
+        return partial(getattr(importlib.import_module(f"flare_connect.mesh.files.{module}"), function), mesh)
+    if extension in _MESHIO_FORMATS:
+        return _meshio_writer(mesh, _MESHIO_FORMATS[extension])
+    known = ", ".join((*_VTK_FORMATS, *_OWN, *_MESHIO_FORMATS))
+    raise MeshError(f"cannot write {name!r}: the extension {extension!r} is not one of {known}")
+
+
+def _meshio_writer(mesh: Mesh, file_format: str) -> Callable[[Path], list[str]]:
+    holds = _HOLDS.get(file_format, tuple(mesh.cells))
+    other = [kind for kind in mesh.cells if kind not in holds]
+    if other:
+        raise MeshError(f"a {file_format} file holds {', '.join(holds)}, not {', '.join(other)}; write a .vtu file")
     m = to_meshio(mesh)
     lost = ["units"] * bool(mesh.units) + ["periodic_pairs"] * (mesh.periodic_pairs is not None)
     lost += [f"global {n!r}" for n in mesh.global_data]
-    m.field_data = {}  # gmsh would take them for the names of physical groups
+    m.field_data = {}  # some writers would take them for the names of groups
     if file_format not in _KEEPS_FIELDS:
         lost += [f"field {n!r}" for n in (*m.point_data, *m.cell_data)]
         m.point_data, m.cell_data = {}, {}
-    if file_format == "gmsh":
-        m.point_data = _gmsh_widths(m.point_data, lambda values, part: part(values))
-        m.cell_data = _gmsh_widths(m.cell_data, lambda blocks, part: [part(values) for values in blocks])
-    if lost:
-        warnings.warn(f"{name!r} cannot hold {', '.join(lost)}; a .vtu file can", stacklevel=4)
-    return lambda path: m.write(path, file_format=file_format)
 
+    def write(path: Path) -> list[str]:
+        m.write(path, file_format=file_format)
+        return lost
 
-def _gmsh_widths(
-    data: dict[str, Any], over: Callable[[Any, Callable[[np.ndarray], np.ndarray]], Any]
-) -> dict[str, Any]:
-    """Gmsh holds fields of 1, 3 or 9 components: pairs are padded with 0, others written one component a field."""
-    out: dict[str, Any] = {}
-    for name, values in data.items():
-        first = values[0] if isinstance(values, list) else values
-        width = first.shape[1] if first.ndim == 2 else 1
-        if width in (1, 3, 9):
-            out[name] = values
-        elif width == 2:
-            out[name] = over(values, lambda array: np.pad(array, ((0, 0), (0, 1))))
-        else:
-            out |= {f"{name}_{i}": over(values, _column(i)) for i in range(width)}
-    return out
-
-
-def _column(i: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda array: array[:, i]
+    return write

@@ -109,7 +109,7 @@ def _joined(parts: list[Part]) -> Part:
     """All parts, one after the other; named ones become cell sets."""
     out = Part(
         "",
-        _appended([part.cells for part in parts]),
+        appended([part.cells for part in parts]),
         _common([part.point_data for part in parts], "point_data"),
         _common([part.cell_data for part in parts], "cell_data"),
         {},
@@ -143,7 +143,8 @@ def _leaves(blocks: Any) -> list[tuple[str, Any]]:
     return out
 
 
-def _appended(parts: list[VtkCells]) -> VtkCells:
+def appended(parts: list[VtkCells]) -> VtkCells:
+    """Points and cells of several data sets, one after the other."""
     if len(parts) == 1:
         return parts[0]
     if not parts:

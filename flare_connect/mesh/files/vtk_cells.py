@@ -1,5 +1,6 @@
 """The cells of VTK data sets as arrays, whatever class they are in, and as kinds of cells."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,17 +154,18 @@ def _cell_array(array: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _polydata_cells(data: Any) -> VtkCells:
-    """In the order in which VTK counts them: vertices, lines, polygons, strips."""
+    arrays = (data.GetVerts(), data.GetLines(), data.GetPolys(), data.GetStrips())
+    lists = [_cell_array(array) if array is not None and array.GetNumberOfCells() else None for array in arrays]
+    return polydata_cells(np.asarray(data.points), lists)
+
+
+def polydata_cells(points: np.ndarray, lists: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> VtkCells:
+    """Offsets and nodes of vertices, lines, polygons and strips (the order in which VTK counts them) as one list."""
     types, offsets, nodes, start = [], [np.zeros(1, dtype=np.int64)], [], 0
-    for array, one, many in (
-        (data.GetVerts(), {1: 1}, 2),
-        (data.GetLines(), {2: 3}, 4),
-        (data.GetPolys(), {3: 5, 4: 9}, _POLYGON),
-        (data.GetStrips(), {}, 6),
-    ):
-        if array is None or not array.GetNumberOfCells():
+    for found, one, many in zip(lists, ({1: 1}, {2: 3}, {3: 5, 4: 9}, {}), (2, 4, _POLYGON, 6), strict=True):
+        if found is None:
             continue
-        offset, ids = _cell_array(array)
+        offset, ids = found
         sizes = np.diff(offset)
         kinds = np.full(len(sizes), many, dtype=np.uint8)
         for size, vtk_type in one.items():
@@ -173,8 +175,7 @@ def _polydata_cells(data: Any) -> VtkCells:
         nodes.append(ids)
         start += len(ids)
     joined = np.concatenate([np.zeros(0, dtype=np.uint8), *types])
-    ids = np.concatenate([np.zeros(0, dtype=np.int64), *nodes])
-    return VtkCells(np.asarray(data.points), joined, np.concatenate(offsets), ids)
+    return VtkCells(points, joined, np.concatenate(offsets), np.concatenate([np.zeros(0, dtype=np.int64), *nodes]))
 
 
 def _polyhedra(grid: Any, ids: np.ndarray) -> Loops:
