@@ -75,12 +75,17 @@ def _overview() -> str:
     return "\n".join([*head, *lines, "", "flare-connect COMMAND --help tells what a command takes."])
 
 
+_STEP = "which time of a series, counted from 0, or from the end if negative; the last by default"
+
+
 def _info_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("file", type=str, help="mesh file, or prepared data set (.h5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--topology", action="store_true", help="also holes, handles, cavities, boundary parts")
     parser.add_argument("--picture", type=str, default=None, help="draw the topology into this picture (mesh files)")
     parser.add_argument("--cache", action="store_true", help="keep what took long to compute beside the file")
+    parser.add_argument("--step", type=int, default=-1, help=_STEP)
+    parser.add_argument("--merge_duplicates", action="store_true", help="one node for all in one place (closes slits)")
 
 
 def _info(args: "Namespace") -> None:
@@ -91,7 +96,7 @@ def _info(args: "Namespace") -> None:
     else:
         from flare_connect.mesh import MeshCache, load_mesh
 
-        mesh = load_mesh(args.file, allow_nonfinite=True)
+        mesh = load_mesh(args.file, step=args.step, merge_duplicates=args.merge_duplicates, allow_nonfinite=True)
         cache = MeshCache.beside(args.file) if args.cache else None
         summary = mesh.summary()
         if args.topology:
@@ -260,6 +265,7 @@ def _predict_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--model", type=str, required=True, help="folder of a trained model")
     parser.add_argument("--out", type=str, required=True, help="file to write: .vtu for ParaView")
     parser.add_argument("--picture", type=str, default=None, help="also draw the first field to this file (.png)")
+    parser.add_argument("--step", type=int, default=-1, help=_STEP)
     parser.add_argument("--device", type=str, default="auto", help="'auto', 'cpu' or 'cuda'")
 
 
@@ -268,7 +274,7 @@ def _predict(args: "Namespace") -> None:
     from flare_connect.models import FlareConnect
     from flare_connect.viz import plot_field, save_fields
 
-    mesh = load_mesh(args.file)
+    mesh = load_mesh(args.file, step=args.step)
     model = FlareConnect.from_pretrained(args.model, device=_device(args.device))
     fields = model.predict(mesh)
     # The file may hold the true fields under the same names; both are kept.
@@ -288,6 +294,7 @@ def _plot_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--truth", type=str, default=None, help="field to compare it with")
     parser.add_argument("--displacement", type=str, default=None, help="point field that deforms the mesh")
     parser.add_argument("--sample", type=int, default=0, help="which mesh of a data set")
+    parser.add_argument("--step", type=int, default=-1, help=_STEP)
     parser.add_argument(
         "--model", type=str, default=None, help="predict `--field` with this model, compare with the file"
     )
@@ -296,7 +303,7 @@ def _plot_arguments(parser: "ArgumentParser") -> None:
 def _plot(args: "Namespace") -> None:
     from flare_connect.viz import plot_field, plot_mesh
 
-    mesh = _mesh_of(args.file, args.sample)
+    mesh = _mesh_of(args.file, args.sample, args.step)
     if args.model:
         from flare_connect.models import FlareConnect
 
@@ -312,13 +319,13 @@ def _plot(args: "Namespace") -> None:
     print(args.out)
 
 
-def _mesh_of(file: str, sample: int) -> "Mesh":
+def _mesh_of(file: str, sample: int, step: int) -> "Mesh":
     from flare_connect.mesh import MeshStore, load_mesh
 
     if Path(file).suffix in (".h5", ".hdf5"):
         with MeshStore(file) as store:
             return store[sample]
-    return load_mesh(file)
+    return load_mesh(file, step=step)
 
 
 def _device(name: str) -> Any:

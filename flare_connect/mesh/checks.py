@@ -60,7 +60,7 @@ def summary(mesh: "Mesh") -> dict[str, Any]:
 
     Returns:
         Keys `nodes`, `dim`, `topological_dim`, `cells`, `point_data`, `cell_data`, `global_data`, `sets`, `units`,
-        `components`, `orphan_nodes`, `edges`, `boundary_facets`, `boundary_nodes`, `bounding_box`, `total_measure`,
+        `time_steps`, `components`, `orphan_nodes`, `edges`, `boundary_facets`, `boundary_nodes`, `bounding_box`, `total_measure`,
         `quality`, `inverted_cells`, `defects` (what was found, how often, and the first places); the JSON module can
         write all of it.
     """
@@ -85,6 +85,7 @@ def summary(mesh: "Mesh") -> dict[str, Any]:
             for name, named in mesh.sets.items()
         },
         "units": dict(mesh.units),
+        "time_steps": mesh.time_steps,
         "components": mesh.num_components,
         "orphan_nodes": len(mesh.orphan_nodes),
         "edges": mesh.num_edges // 2,

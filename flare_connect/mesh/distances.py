@@ -16,12 +16,13 @@ from torch import Tensor
 from flare_connect.errors import MeshError
 from flare_connect.mesh.arrays import numpy_of
 from flare_connect.mesh.connectivity import kind_of
-from flare_connect.mesh.marching import edge_offers, march, spread
+from flare_connect.mesh.marching import march
 from flare_connect.mesh.mesh import Mesh
 from flare_connect.mesh.operators import assemble
 from flare_connect.mesh.topology import glued
 
 _GPU_PAYS = 200_000  # nodes
+_STEPS = 8  # along edges, between two looks
 
 
 def geodesic_distance(
@@ -124,38 +125,43 @@ def anchors(
 
 def _visits(mesh: Mesh, device: torch.device) -> Callable[[Tensor, Tensor, float], None]:
     """A function that lowers the distances `[N]` to what they are with one more source, along edges."""
-    if device.type == "cpu":
-        graph = edge_graph(mesh)
+    if device.type != "cpu":
+        return _waves(mesh, device)
+    graph = edge_graph(mesh)
 
-        def search(nearest: Tensor, source: Tensor, farthest: float) -> None:
-            # Beyond the present covering radius nothing gets nearer: later searches stay in a small ball.
-            found = dijkstra(graph, indices=int(source), limit=farthest)
-            np.minimum(nearest.numpy(), found, out=nearest.numpy())
+    def search(nearest: Tensor, source: Tensor, farthest: float) -> None:
+        # Beyond the present covering radius nothing gets nearer: later searches stay in a small ball.
+        found = dijkstra(graph, indices=int(source), limit=farthest)
+        np.minimum(nearest.numpy(), found, out=nearest.numpy())
 
-        return search
-    pairs = torch.cat(
-        [
-            nodes.to(device)[:, torch.from_numpy(kind_of(kind).edges).to(device)].reshape(-1, 2).T
-            for kind, nodes in mesh.cells.items()
-        ],
-        1,
-    )
+    return search
+
+
+def _waves(mesh: Mesh, device: torch.device) -> Callable[[Tensor, Tensor, float], None]:
+    """The same, all edges at once, again and again until nothing gets nearer: as many times as the ball has edges."""
+    local = [
+        nodes.to(device)[:, torch.from_numpy(kind_of(kind).edges).to(device)].reshape(-1, 2).T
+        for kind, nodes in mesh.cells.items()
+    ]
+    pairs = torch.cat(local, 1)
     key = torch.unique(torch.minimum(*pairs) * mesh.num_nodes + torch.maximum(*pairs))
     pairs = torch.stack([key // mesh.num_nodes, key % mesh.num_nodes])
-    if mesh.periodic_pairs is not None:
-        pairs = torch.cat([pairs, mesh.periodic_pairs.to(device)], 1)
-    pairs = torch.cat([pairs, pairs.flip(0)], 1)
     pos = mesh.pos.to(device, torch.float64)
     lengths = (pos[pairs[1]] - pos[pairs[0]]).norm(dim=1)
     if mesh.periodic_pairs is not None:
-        links = mesh.periodic_pairs.shape[1]
-        for end in (lengths[: len(lengths) // 2], lengths[len(lengths) // 2 :]):
-            end[end.shape[0] - links :] = 0.0
-    table = edge_offers(pairs, lengths, mesh.num_nodes)
+        links = mesh.periodic_pairs.to(device)
+        pairs, lengths = torch.cat([pairs, links], 1), torch.cat([lengths, lengths.new_zeros(links.shape[1])])
+    begin, end, lengths = torch.cat([pairs[0], pairs[1]]), torch.cat([pairs[1], pairs[0]]), lengths.repeat(2)
 
     def wave(nearest: Tensor, source: Tensor, farthest: float) -> None:
         nearest[source] = 0.0
-        spread(nearest, source, [table], mesh.num_nodes, False)
+        before = nearest.clone()
+        while True:
+            for _ in range(_STEPS):  # to ask whether anything changed takes longer than a step
+                nearest.scatter_reduce_(0, end, nearest[begin] + lengths, "amin")
+            if torch.equal(nearest, before):
+                return
+            before.copy_(nearest)
 
     return wave
 

@@ -110,11 +110,11 @@ def march(
     first = torch.from_numpy(np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *start]))).to(device)
     distance[first] = 0.0
     if tables:
-        spread(distance, first, tables, count, facets is not None)
+        _spread(distance, first, tables, count, facets is not None)
     return distance.reshape(len(sources), count)[:, torch.from_numpy(stand[: len(pos)]).to(device)]
 
 
-def spread(distance: Tensor, waiting: Tensor, tables: list[Offers], count: int, plane: bool) -> None:
+def _spread(distance: Tensor, waiting: Tensor, tables: list[Offers], count: int, plane: bool) -> None:
     """Lowers the distances in place until no offer improves one; `waiting` are places in it, source by source."""
     stamp = torch.zeros(len(distance), dtype=torch.long, device=distance.device)
     chunk = _CHUNK.get(distance.device.type, _CHUNK["cpu"])
@@ -241,14 +241,6 @@ def _inside(weights: list[Tensor]) -> Tensor:
     for weight in weights[1:]:
         within, total = within & (weight >= -_SLACK), total + weight
     return within & (total <= 1 + _SLACK)
-
-
-def edge_offers(pairs: Int[Tensor, "2 P"], lengths: Float[Tensor, " P"], count: int) -> Offers:
-    """Ways along edges alone: pairs of nodes in both directions, and how far it is between them."""
-    faced, order = torch.sort(pairs[0])
-    start = torch.searchsorted(faced, torch.arange(count + 1, device=faced.device))
-    whole = torch.ones(len(order), dtype=torch.bool, device=faced.device)
-    return Offers(pairs[1], [pairs[0]], [], [], [], [], lengths, whole, start, order)
 
 
 def _of_facets(corners: np.ndarray, facets: Sequence[np.ndarray] | None, count: int) -> np.ndarray:

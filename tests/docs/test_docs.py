@@ -88,11 +88,3 @@ def test_yaml_of_the_page_is_a_training_run(repository, tmp_path):
     settings = parser.parse_args(["--config", str(file), "--optimiser.epochs", "7"])
     assert settings.data.boundary_sets == ("holes",)
     assert settings.optimiser.epochs == 7
-
-
-def test_extensions_of_the_page_are_those_that_are_read(repository):
-    from flare_connect.mesh import EXTENSIONS
-
-    text = (repository / "docs/your-own-mesh.md").read_text()
-    rows = re.findall(r"^\| (?:PyVista|meshio) \| (.*) \|$", text, flags=re.MULTILINE)
-    assert ["." + name for row in rows for name in row.split(", ")] == list(EXTENSIONS)

@@ -1,6 +1,6 @@
-"""One small file of each format, and what of it comes back: the table in docs/formats.md.
+"""One small file of each format, and what of it comes back: the tables in docs/formats.md.
 
-    python tests/mesh/formats.py      # writes the table anew
+    python tests/mesh/formats.py      # writes the tables anew
 """
 
 import sys
@@ -19,9 +19,10 @@ from mesh.meshes import grid
 
 from flare_connect.mesh import Mesh, NamedSet, load_mesh
 from flare_connect.mesh.files.exodus import SIDES
+from flare_connect.mesh.files.load import FORMATS, READERS
 from flare_connect.mesh.files.quiet import quiet
 
-TABLE = Path(__file__).parents[2] / "docs" / "formats.md"
+PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 FOAM_HEADER = "FoamFile{{version 2.0; format ascii; class {}; object {};}}\n"
 
 
@@ -277,11 +278,20 @@ def table():
     return "\n".join([head, *(row(*sample) for sample in SAMPLES.items())])
 
 
-def main():
-    text = TABLE.read_text()
-    start, end = text.index("| format |"), text.index("\n\n", text.index("| format |"))
-    TABLE.write_text(text[:start] + table() + text[end:])
+def readers():
+    """Which extensions are read by what, in Markdown."""
+    titles = {name: title for name, (title, _, _) in READERS.items()} | {"avs": "meshio"}
+    rows = [f"| {', '.join(kinds)} | {', '.join(titles[name] for name in names)} |" for kinds, names in FORMATS]
+    return "\n".join(["| extensions | read by, in turn |\n|---|---|", *rows])
+
+
+def written_anew(text):
+    """The page with both of its tables as they must be."""
+    for head, found in (("| format |", table()), ("| extensions |", readers())):
+        start = text.index(head)
+        text = text[:start] + found + text[text.index("\n\n", start) :]
+    return text
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(written_anew(PAGE.read_text()))

@@ -23,7 +23,7 @@ from flare_connect.mesh import (
 )
 from flare_connect.mesh.connectivity import kind_of
 from flare_connect.mesh.diffusion import diffusion_cost
-from flare_connect.mesh.distances import anchors, geodesic_cost, geodesic_distance
+from flare_connect.mesh.distances import _waves, anchors, geodesic_cost, geodesic_distance
 from flare_connect.mesh.operators import laplacian
 from flare_connect.mesh.solvers import solve_iterative
 
@@ -224,7 +224,7 @@ def test_the_iterative_solvers_agree_with_the_direct_one(case, solver, device):
     torch.testing.assert_close(diffusion_cost(mesh, nodes), direct)
 
 
-def test_anchors_are_the_same_on_a_gpu(device):
+def test_anchors_are_the_same_on_a_gpu(device, monkeypatch):
     torus, _ = periodic_square(24)
     for mesh in (plate(20), grid("tetra", (6, 5, 4)), torus):
         pos = mesh.pos + 1e-3 * torch.from_numpy(np.random.default_rng(0).normal(size=mesh.pos.shape))
@@ -232,6 +232,9 @@ def test_anchors_are_the_same_on_a_gpu(device):
         here, there = anchors(mesh, 9), anchors(mesh, 9, device=device)
         assert torch.equal(there[0].cpu(), here[0])
         torch.testing.assert_close(there[1].cpu(), here[1])
+        monkeypatch.setattr("flare_connect.mesh.distances._visits", _waves)  # what a GPU does, where there is none
+        assert torch.equal(anchors(mesh, 9)[0], here[0])
+        monkeypatch.undo()
 
 
 def test_all_that_a_mesh_tells_is_where_the_mesh_is(device):

@@ -92,9 +92,15 @@ class _Gmsh:
                 order = np.argsort(tags, kind="stable")
                 tags, nodes, entity, physical, numbers = (a[order] for a in (tags, nodes, entity, physical, numbers))
             row = np.arange(len(tags))
-            kept = ~_copies(tags, nodes, entity, physical)
-            if not kept.all():
-                nodes, entity, row = nodes[kept], entity[kept], np.cumsum(kept) - 1
+            if self.content.num_meshes > 1:
+                # whatever the numbers: in msh 2 Gmsh counts otherwise in the mesh that comes with a field
+                _, first, row = np.unique(nodes, axis=0, return_index=True, return_inverse=True)
+                order = np.argsort(first)
+                nodes, entity, row = nodes[first[order]], entity[first[order]], np.argsort(order)[row.reshape(-1)]
+            else:
+                kept = ~_copies(tags, nodes, entity, physical)
+                if not kept.all():
+                    nodes, entity, row = nodes[kept], entity[kept], np.cumsum(kept) - 1
             found.append((int(tags[0]), kind, self._known(nodes), entity, numbers, row))
         count = 0
         for _, kind, nodes, entity, numbers, row in sorted(found, key=lambda item: item[0]):
@@ -177,7 +183,7 @@ def _copies(tags: np.ndarray, nodes: np.ndarray, entity: np.ndarray, physical: n
     """Which elements repeat the one before them `[n]`.
 
     msh 2 has one group to an element: Gmsh writes one of two groups twice, the second time under the next number;
-    others keep the number. And Gmsh repeats the whole mesh with each field that it appends to a file.
+    others keep the number.
     """
     same = tags[1:] == tags[:-1]
     if physical.any():

@@ -175,7 +175,7 @@ class Rows:
             self.table[self.sorted] = self.order
 
     def find(self, tags: np.ndarray) -> np.ndarray:
-        """Rows of these numbers, in their shape; -1 for numbers that are not there."""
+        """Rows of these numbers, in their shape, the last one of each; -1 for numbers that are not there."""
         if self.sorted is None or self.order is None:
             rows = tags - self.first
             if not rows.size or (rows.min() >= 0 and rows.max() < self.count):
@@ -184,7 +184,7 @@ class Rows:
         if self.table is not None:
             inside = (tags >= 0) & (tags < len(self.table))
             return np.where(inside, self.table[np.where(inside, tags, 0)], -1)
-        at = np.minimum(np.searchsorted(self.sorted, tags), len(self.sorted) - 1)
+        at = np.maximum(np.searchsorted(self.sorted, tags, side="right") - 1, 0)
         return np.where(self.sorted[at] == tags, self.order[at], -1)
 
 

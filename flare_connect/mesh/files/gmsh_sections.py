@@ -57,6 +57,7 @@ class Content:
     elements: list[Elements] = field(default_factory=list)
     pairs: list[np.ndarray] = field(default_factory=list)  # nodes of slaves and of masters [p, 2]
     views: list[View] = field(default_factory=list)
+    num_meshes: int = 0  # Gmsh repeats the mesh with each field that it appends to a file
 
 
 def read_sections(data: bytes) -> Content:
@@ -236,6 +237,7 @@ class _Sections:
         self.content.points.append(points)
 
     def _elements(self, name: str) -> None:
+        self.content.num_meshes += 1
         if self.version < 3:
             count = int(self._number(name))
             numbers = self._numbers(name, np.int64)

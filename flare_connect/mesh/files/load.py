@@ -12,7 +12,7 @@ from flare_connect.mesh.mesh import Mesh
 Reader = Callable[..., Mesh]
 
 # reader: what it is called in messages, module, function
-_READERS: dict[str, tuple[str, str, str]] = {
+READERS: dict[str, tuple[str, str, str]] = {
     "vtk": ("PyVista", "via_vtk", "read_vtk"),
     "meshio": ("meshio", "via_meshio", "read_meshio"),
     "blocks": ("block reader", "vtk_collection", "read_blocks"),
@@ -29,7 +29,7 @@ _READERS: dict[str, tuple[str, str, str]] = {
 }
 
 # extensions, and the readers that are tried in turn: what reads a format best comes first (measured on real files)
-_FORMATS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+FORMATS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ((".vtu", ".vtk"), ("vtk", "meshio")),
     ((".vtp", ".vti", ".vtr", ".vts", ".pvtu", ".pvtp", ".pvti", ".pvtr", ".pvts", ".case", ".encas"), ("vtk",)),
     ((".vtm", ".vtmb"), ("blocks", "vtk")),
@@ -64,7 +64,7 @@ _FORMATS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ("meshio",),
     ),
 )
-_OF_EXTENSION = {extension: readers for extensions, readers in _FORMATS for extension in extensions}
+_OF_EXTENSION = {extension: readers for extensions, readers in FORMATS for extension in extensions}
 EXTENSIONS: tuple[str, ...] = tuple(_OF_EXTENSION)
 """File extensions that `load_mesh` knows."""
 
@@ -130,7 +130,7 @@ def _reader(name: str) -> tuple[str, Reader]:
     if name == "avs":  # a format whose extension another one took
         title, reader = _reader("meshio")
         return title, partial(reader, file_format="avsucd")
-    title, module, function = _READERS[name]
+    title, module, function = READERS[name]
     return title, getattr(importlib.import_module(f"flare_connect.mesh.files.{module}"), function)
 
 

@@ -91,8 +91,8 @@ def write_vtkhdf(mesh: Mesh, path: Path, *, compression: int = 0) -> None:
         for where in fields:
             root.create_group(where, track_order=True)
         for name, values in arrays.items():
-            if isinstance(values, list):  # the units
-                root.create_dataset(name, data=values, dtype=h5py.string_dtype())
+            if isinstance(values, list):  # the units, in ASCII: VTK crashes on strings that are declared to be UTF-8
+                root.create_dataset(name, data=values, dtype=h5py.string_dtype("ascii"))
             elif compression and values.size > 1000:
                 root.create_dataset(name, data=values, compression="gzip", compression_opts=compression, shuffle=True)
             else:
