@@ -43,7 +43,7 @@ def main(quick: bool, cases: list[str], out: Path) -> None:
     rows = json.loads(out.read_text()) if out.is_file() and not quick else []
     for case in cases:
         found = list(CASES[case](quick, device))
-        rows = [row for row in rows if row["case"] != case] + found
+        rows = [row for row in rows if row["case"] not in {row["case"] for row in found}] + found
         write_atomically(out, json.dumps(rows, indent=1, sort_keys=True).encode() + b"\n")
     print(out)
 

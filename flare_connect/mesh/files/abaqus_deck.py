@@ -4,18 +4,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 
-from flare_connect.mesh.files.columns import plain_number
+from flare_connect.mesh.files.columns import is_number, plain_number
 from flare_connect.mesh.files.failed import FailedError
+from flare_connect.mesh.files.included import MOST_INCLUDES, included
 
 _START = re.compile(rb"\n[ \t]*\*(?!\*)")
+_TRAILING = re.compile(rb"(?<!,),+\n")
 _COMMENT = re.compile(rb"\n[ \t]*\*\*[^\n]*")
 _OPTION = re.compile(r'((?:"[^"]*"|[^,"])+|")')
-_MOST_INCLUDES = 1000
-_DEEPEST = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,7 @@ def node_table(data: bytes) -> np.ndarray:
         FailedError: they are no numbers.
     """
     text = _compact(data)
-    while b",\n" in text:
-        text = text.replace(b",\n", b"\n")
-    text = text.replace(b",,", b",0,").replace(b",,", b",0,")
+    text = _TRAILING.sub(b"\n", text).replace(b",,", b",0,").replace(b",,", b",0,")
     counts = _count_fields(text)
     if not len(counts):
         return np.zeros((0, 4))
@@ -129,17 +127,9 @@ def _numbers(text: bytes, dtype: type, where: str) -> np.ndarray:
     except (ValueError, DeprecationWarning):
         values = np.zeros(0)
     if len(values) != expected:
-        bad = next((word for word in text.split(b",") if not _is_number(word, dtype)), b"")
+        bad = next((word for word in text.split(b",") if not is_number(word, dtype)), b"")
         raise FailedError(f"{bad.decode('latin-1')[:40]!r} under {where} is no number; is the file damaged?")
     return values
-
-
-def _is_number(word: bytes, dtype: type) -> bool:
-    try:
-        float(word) if dtype is float else int(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _text(path: Path) -> bytes:
@@ -164,33 +154,10 @@ def _keywords(text: bytes, main: Path, above: tuple[Path, ...], count: list[int]
         if name == "INCLUDE" or (name in ("NODE", "ELEMENT") and "INPUT" in options):
             other = included(options.get("INPUT", ""), main, above)
             count[0] += 1
-            if count[0] > _MOST_INCLUDES:
-                raise FailedError(f"includes more than {_MOST_INCLUDES} files")
+            if count[0] > MOST_INCLUDES:
+                raise FailedError(f"includes more than {MOST_INCLUDES} files")
             if name == "INCLUDE":
                 yield from _keywords(_text(other), main, (*above, other), count)
                 continue
             data = _COMMENT.sub(b"", _text(other)) + data
         yield Keyword(name=name, options=options, data=data)
-
-
-def included(name: str, main: Path, above: tuple[Path, ...]) -> Path:
-    """The file that a deck includes, beside the main deck or beside the file that names it.
-
-    Args:
-        name: the path as it is written.
-        main: the main deck.
-        above: the files that led here.
-
-    Raises:
-        FailedError: it is missing, or is being read already.
-    """
-    relative = PureWindowsPath(name.strip()).as_posix()
-    if relative.startswith("/") or ":" in relative:
-        raise FailedError(f"includes {name!r} by its full path; put the file beside the deck and name it alone")
-    places = [main.parent / relative, above[-1].parent / relative]
-    found = next((place for place in places if "\0" not in relative and place.is_file()), None)
-    if found is None:
-        raise FailedError(f"includes {name!r}, which does not exist; put it beside {main.name}")
-    if len(above) > _DEEPEST or any(found.samefile(file) for file in above):
-        raise FailedError(f"includes itself: {' -> '.join(file.name for file in (*above, found))}")
-    return found

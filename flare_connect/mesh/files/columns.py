@@ -56,8 +56,17 @@ def _chunk(lines: Sequence[bytes], start: int, width: int, count: int, dtype: ty
     return values.reshape(len(lines), count)
 
 
+def is_number(text: bytes, dtype: type) -> bool:
+    """Whether a text is a number of that type, int64 or float."""
+    try:
+        float(text) if dtype is float else int(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _culprit(fields: np.ndarray, dtype: type) -> str:
-    kind, form = ("an integer", rb"\s*[+-]?\d+\s*") if dtype is np.int64 else ("a number", rb"\s*[-+\w.]+\s*")
-    texts = (field.tobytes() for row in fields for field in row)
-    found = next((text for text in texts if not re.fullmatch(form, text)), b"")
+    kind = "a number" if dtype is float else "an integer"
+    texts = (plain_number(field.tobytes()) for row in fields for field in row)
+    found = next((text for text in texts if not is_number(text, dtype)), b"")
     return f"{found.decode('latin-1').strip()[:40]!r} is not {kind}; is the file damaged?"

@@ -22,7 +22,7 @@ class Labels:
         self.order = np.arange(len(labels)) if ascending else np.argsort(labels, kind="stable")
         self.sorted = labels if ascending else labels[self.order]
         self.table: np.ndarray | None = None
-        if len(labels) and int(self.sorted[-1]) - int(self.sorted[0]) < 10 * len(labels) + 1000:
+        if len(labels) and int(self.sorted[-1]) - int(self.sorted[0]) < 4 * len(labels) + 1000:
             self.table = np.full(int(self.sorted[-1]) - int(self.sorted[0]) + 1, -1, dtype=np.int64)
             self.table[self.sorted - self.sorted[0]] = self.order  # of equal ones the last is written last
 

@@ -120,10 +120,16 @@ class _Case:
 
     def _sets(self, points: np.ndarray, pieces: Pieces) -> dict[str, NamedSet]:
         sets: dict[str, NamedSet] = {}
+        num_faces = len(self.offset) - 1
         for name, patch in _entries(self._mesh_file("boundary")):
-            first, count = (int(patch.get(key, "-1")) for key in ("startFace", "nFaces"))
-            if first < 0 or count < 0 or first + count >= len(self.offset):
-                raise FailedError(f"polyMesh/boundary: patch {name!r} has faces {first} to {first + count - 1}")
+            start, size = patch.get("startFace", ""), patch.get("nFaces", "")
+            if not re.fullmatch(r"[0-9]{1,18}", start) or not re.fullmatch(r"[0-9]{1,18}", size):
+                raise FailedError(f"polyMesh/boundary: patch {name!r} has startFace {start!r} and nFaces {size!r}")
+            first, count = int(start), int(size)
+            if first + count > num_faces:
+                raise FailedError(
+                    f"polyMesh/boundary: patch {name!r} has {count} faces from {first} on, of {num_faces}"
+                )
             named = self._facets(points, np.arange(first, first + count))
             if named is not None:
                 sets[free_name(name, "patch", sets)] = named
@@ -172,16 +178,15 @@ class _Case:
         for path in sorted(_files(self.now)) if self.now else []:
             name = path.name.removesuffix(".gz")
             try:
-                kind = re.search(rb"\sclass\s+(vol|point)(\w+)Field(::Internal)?\s*;", content(path, HEAD))
-                width = kind and kind[2].decode()
-                if kind is None or width is None:
+                found = re.search(rb"\sclass\s+(vol|point)(\w+)Field(::Internal)?\s*;", content(path, HEAD))
+                if found is None:
                     continue
-                width = width[0].lower() + width[1:]
-                if width not in WIDTHS:
-                    raise FailedError(f"its values are of type {width}")
-                of_cells = kind[1] == b"vol"
+                kind = found[2][:1].lower().decode() + found[2][1:].decode()
+                if kind not in WIDTHS:
+                    raise FailedError(f"its values are of type {kind}")
+                of_cells = found[1] == b"vol"
                 num = self.num_cells if of_cells else self.num_points
-                values, unit = _field(Foam(content(path), name), width, num)
+                values, unit = _field(Foam(content(path, room=64 * WIDTHS[kind] * num), name), kind, num)
             except (FailedError, ValueError, OSError) as error:
                 warnings.warn(f"field {name!r} left out: {error}", stacklevel=5)
                 continue

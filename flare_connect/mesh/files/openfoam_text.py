@@ -26,8 +26,10 @@ def stored(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-def content(path: Path, most: int | None = None) -> bytes:
+def content(path: Path, most: int | None = None, room: int = 0) -> bytes:
     """The bytes of a file, unpacked; the first `most` of them if that is given.
+
+    `room` bytes are granted in any case: a constant packs a thousandfold.
 
     Raises:
         FailedError: it is packed, and damaged or far larger than packed numbers are.
@@ -37,14 +39,14 @@ def content(path: Path, most: int | None = None) -> bytes:
     if not packed:
         with path.open("rb") as file:
             return file.read(-1 if most is None else most)
-    limit = most or 2**26 + 100 * path.stat().st_size
+    limit = most or max(room, 2**26 + 100 * path.stat().st_size)
     try:
         with gzip.open(path) as file:
             data = file.read(limit + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise FailedError(f"{path.name} cannot be unpacked: {error}") from error
     if most is None and len(data) > limit:
-        raise FailedError(f"{path.name} unpacks to more than {limit} bytes, a hundred times its size")
+        raise FailedError(f"{path.name} unpacks to more than {limit} bytes, which are too many for its size")
     return data[:most]
 
 

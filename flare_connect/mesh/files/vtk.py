@@ -187,7 +187,7 @@ def _common(fields: list[dict[str, np.ndarray]], what: str) -> dict[str, np.ndar
     kept = {n: parts for n, parts in kept.items() if len({part.shape[1:] for part in parts}) == 1}
     lost = sorted(n for n in every if n not in kept)
     if lost:
-        warnings.warn(f"{what} {lost} left out: not all blocks of the file have them", stacklevel=5)
+        warnings.warn(f"{what} {lost} left out: not all blocks of the file have them", stacklevel=6)
     return {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
