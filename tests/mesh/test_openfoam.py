@@ -289,35 +289,3 @@ def test_huge_counts_allocate_nothing(tmp_path):
     path.write_bytes(gzip.compress(b"\0" * 2**27))
     with pytest.raises(FailedError, match="which are too many for its size"):
         read_openfoam(tmp_path)
-
-
-def test_speed(tmp_path):
-    """Guards against loops over cells or numbers: 27000 cells take 0.3 s."""
-    writer = Writer()
-    num = 30
-    ids = np.arange((num + 1) ** 3).reshape([num + 1] * 3)
-    points = np.stack(np.meshgrid(*[np.arange(num + 1.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    cell = np.arange(num**3).reshape([num] * 3)
-    faces, owner, neighbour, outer, of = [], [], [], [], []
-    for axis in range(3):
-        loops = np.moveaxis(ids, axis, 0)
-        ring = np.stack([loops[:, :-1, :-1], loops[:, 1:, :-1], loops[:, 1:, 1:], loops[:, :-1, 1:]], axis=-1)
-        if axis == 1:
-            ring = ring[..., ::-1]
-        cells = np.moveaxis(cell, axis, 0)
-        faces.append(ring[1:-1].reshape(-1, 4))
-        owner.append(cells[:-1].reshape(-1))
-        neighbour.append(cells[1:].reshape(-1))
-        outer += [ring[0].reshape(-1, 4)[:, ::-1], ring[-1].reshape(-1, 4)]
-        of += [cells[0].reshape(-1), cells[-1].reshape(-1)]
-    folder = tmp_path / "constant/polyMesh"
-    writer.file(folder / "points", "vectorField", writer.numbers(points))
-    writer.faces(folder / "faces", np.concatenate([*faces, *outer]))
-    writer.file(folder / "owner", "labelList", writer.numbers(np.concatenate([*owner, *of])))
-    writer.file(folder / "neighbour", "labelList", writer.numbers(np.concatenate(neighbour)))
-    writer.file(folder / "boundary", "polyBoundaryMesh", b"0\n(\n)\n")
-    start = time.perf_counter()
-    mesh = read_openfoam(tmp_path)
-    assert time.perf_counter() - start < 5
-    assert mesh.cells["hexahedron"].shape == (num**3, 8)
-    assert mesh.total_measure == pytest.approx(num**3)

@@ -63,7 +63,7 @@ def node_table(data: bytes) -> np.ndarray:
     if counts.min() != counts.max():
         pads = [b",0" * missing for missing in (counts.max() - counts).tolist()]
         text = b"\n".join(line + pad for line, pad in zip(text.split(b"\n"), [*pads, b""], strict=True))
-    values = _numbers(plain_number(text), float, "*NODE").reshape(len(counts), -1)
+    values = _numbers(plain_number(text), int(counts.max()) * len(counts), float, "*NODE").reshape(len(counts), -1)
     labels = values[:, 0]
     if not (np.abs(labels) < 2**53).all() or (labels != np.rint(labels)).any():
         raise FailedError("a node's label under *NODE is no integer; is the file damaged?")
@@ -89,7 +89,7 @@ def element_table(data: bytes, num_nodes: int, what: str, spare: bool = False) -
     total = int(ends[-1]) if len(ends) else 0
     if total % width or not np.isin(np.arange(width, total + 1, width), ends).all():
         raise FailedError(f"elements {what} have a label and {num_nodes} nodes each, but not all lines do")
-    return _numbers(text, np.int64, f"*ELEMENT, TYPE={what}").reshape(-1, width)[:, : num_nodes + 1]
+    return _numbers(text, total, np.int64, f"*ELEMENT, TYPE={what}").reshape(-1, width)[:, : num_nodes + 1]
 
 
 def count_elements(data: bytes) -> int:
@@ -119,9 +119,8 @@ def _count_fields(text: bytes) -> np.ndarray:
     return np.diff(np.searchsorted(commas, ends), prepend=0) + 1
 
 
-def _numbers(text: bytes, dtype: type, where: str) -> np.ndarray:
+def _numbers(text: bytes, expected: int, dtype: type, where: str) -> np.ndarray:
     text = text.rstrip(b"\n").replace(b"\n", b",")
-    expected = text.count(b",") + 1 if text else 0
     try:
         values: np.ndarray = np.fromstring(text, sep=",", dtype=dtype)
     except (ValueError, DeprecationWarning):

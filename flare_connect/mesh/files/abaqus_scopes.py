@@ -122,12 +122,12 @@ def read_deck(path: Path) -> Deck:
         elif name == "SURFACE" and "COMBINE" not in options and "NAME" in options:
             found = Surface(options["NAME"], options.get("TYPE", "ELEMENT").upper(), lines_of(keyword.data))
             here.surfaces[found.name.upper()] = found
-        elif step:
-            continue
-        elif name in _MAKERS:
-            raise FailedError(f"*{name} makes nodes or elements and is not understood; write the deck without it")
-        elif name == "SYSTEM":
+        elif name == "SYSTEM" and not step:
             system = _system(keyword)
+        elif name in _MAKERS and not step:
+            raise FailedError(f"*{name} makes nodes or elements and is not understood; write the deck without it")
+        elif step or not keyword.data.strip():
+            continue
         elif name == "NODE":
             _nodes(here, keyword, system)
         elif name == "ELEMENT":

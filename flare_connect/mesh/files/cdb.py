@@ -20,6 +20,7 @@ _COMMAND = re.compile(rb"\n[ \t]*(NBLOCK|EBLOCK|CMBLOCK|ET|TYPE)[ \t]*,([^\n]*)"
 _FORMAT = re.compile(rb"[ \t]*\((\d{1,3})i(\d{1,2})(?:,(\d{1,2})e(\d{1,2})[.\de]*)?\)[ \t]*\n", re.IGNORECASE)
 _END = re.compile(rb"\n[ \t]*(?:-1[ \t]*\n|[A-Za-z/!*()])")
 _MOST_NODES = 20  # of an element
+_WIDEST = 32  # columns of a field
 
 # numbers of element types (MAPDL Element Reference)
 _SOLIDS = {
@@ -100,7 +101,7 @@ def read_cdb(path: Path, step: int = -1, *, allow_nonfinite: bool = False) -> Me
 def _block(text: bytes, command: re.Match[bytes]) -> tuple[list[int], list[bytes]]:
     """Counts and widths of the fields (integers, their width, reals, their width), and the lines of a block."""
     form = _FORMAT.match(text, command.end() + 1)
-    if form is None or not int(form[2]):
+    if form is None or not 0 < int(form[2]) <= _WIDEST or int(form[4] or 0) > _WIDEST:
         raise FailedError(f"{command[1].decode().upper()} has no format such as (3i9,6e21.13e3) in its next line")
     end = _END.search(text, form.end() - 1)
     block = text[form.end() : end.start() if end else len(text)]

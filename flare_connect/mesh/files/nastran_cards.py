@@ -109,8 +109,9 @@ class _Cards:
 
     def _go_on(self, payload: bytes, width: int) -> None:
         if width != self.width:
-            self.pieces = [_widened(b"".join(self.pieces), self.width)]
-            payload, self.width = _widened(payload, width), _FREE
+            payload = _widened(payload, width)
+            if self.width != _FREE:
+                self.pieces, self.width = [_widened(b"".join(self.pieces), self.width)], _FREE
         room = self.width * (4 if self.width == 16 else _PER_LINE)
         self.pieces[-1] = self.pieces[-1].ljust(-(-len(self.pieces[-1]) // room) * room)
         self.pieces.append(payload)

@@ -50,10 +50,11 @@ class _Systems:
             return points
         if label not in self.given:
             raise FailedError(f"coordinate system {label} is used, but not defined")
-        if label in above or len(above) > _DEEPEST:
-            raise FailedError(
-                f"coordinate system {label} is defined by itself: {' -> '.join(map(str, above))} -> {label}"
-            )
+        if label in above:
+            chain = " -> ".join(map(str, (*above, label)))
+            raise FailedError(f"coordinate system {label} is defined by itself: {chain}")
+        if len(above) > _DEEPEST:
+            raise FailedError(f"coordinate system {above[0]} rests on more than {_DEEPEST} others")
         if label not in self.frames:
             self.frames[label] = self._frame(label, (*above, label))
         origin, axes = self.frames[label]

@@ -19,9 +19,6 @@ _MESHIO_FORMATS = {
     ".xdmf": "xdmf",
     ".xmf": "xdmf",
     ".med": "med",
-    ".bdf": "nastran",
-    ".nas": "nastran",
-    ".fem": "nastran",
     ".mesh": "medit",
     ".off": "off",
     ".obj": "obj",
@@ -34,6 +31,9 @@ _KEEPS_FIELDS = ("xdmf", "med")
 _OWN = {
     ".msh": ("gmsh_write", "write_gmsh"),
     ".inp": ("abaqus_write", "write_abaqus"),
+    ".bdf": ("nastran_write", "write_nastran"),
+    ".nas": ("nastran_write", "write_nastran"),
+    ".fem": ("nastran_write", "write_nastran"),
     ".vtkhdf": ("vtkhdf", "write_vtkhdf"),
 }
 _VTK_FORMATS = (".vtu", ".vtk", ".vtp")
@@ -50,7 +50,7 @@ _HOLDS = {
 
 
 def save(mesh: Mesh, path: str | Path) -> None:
-    """Writes a mesh to a file; vtu, vtk and vtp by PyVista, msh, inp and vtkhdf by own writers, the others by meshio.
+    """Writes a mesh to a file; vtu, vtk and vtp by PyVista, msh, inp, bdf and vtkhdf by own writers, the others by meshio.
 
     The file is written beside its place and moved there in one step. What the format cannot hold is named in a warning.
 

@@ -118,11 +118,9 @@ def _joined(parts: list[Part]) -> Part:
     for part in parts:
         out.field_data = part.field_data | out.field_data
         out.units |= part.units
-    if len(parts) > 1:
-        owner = np.repeat(np.arange(len(parts)), [len(part.cells.types) for part in parts])
-        for name in dict.fromkeys(part.name for part in parts if part.name and not _UNNAMED.fullmatch(part.name)):
-            within = [i for i, part in enumerate(parts) if part.name == name]
-            out.cell_data[SET_PREFIX + name] = np.isin(owner, within)
+    for name in dict.fromkeys(part.name for part in parts if part.name and not _UNNAMED.fullmatch(part.name)):
+        within = [np.full(len(part.cells.types), part.name == name) for part in parts]
+        out.cell_data[SET_PREFIX + name] = np.concatenate(within)
     return out
 
 
