@@ -60,9 +60,9 @@ def summary(mesh: "Mesh") -> dict[str, Any]:
 
     Returns:
         Keys `nodes`, `dim`, `topological_dim`, `cells`, `point_data`, `cell_data`, `global_data`, `sets`, `units`,
-        `time_steps`, `components`, `orphan_nodes`, `edges`, `boundary_facets`, `boundary_nodes`, `bounding_box`, `total_measure`,
-        `quality`, `inverted_cells`, `defects` (what was found, how often, and the first places); the JSON module can
-        write all of it.
+        `time_steps`, `components`, `orphan_nodes`, `edges`, `boundary_facets`, `boundary_nodes`, `bounding_box`,
+        `total_measure`, `quality`, `inverted_cells`, `defects` (what was found, how often, and the first places); the
+        JSON module can write all of it.
     """
     from flare_connect.mesh.defects import find_defects  # it knows what a mesh is, and this module must not
 

@@ -195,7 +195,7 @@ class Mesh(Data):
 
     @property
     def time_steps(self) -> list[float]:
-        """Times that the file of this mesh holds; `load_mesh(path, step=i)` reads the i-th. Empty where it is no series.
+        """Times that the file of this mesh holds, none if it is no series; `load_mesh(path, step=i)` reads the i-th.
 
         A property of the file: prepared data sets and batches do not keep it.
         """

@@ -1,6 +1,6 @@
 """One small file of each format, and what of it comes back: the tables in docs/formats.md.
 
-    python tests/mesh/formats.py      # writes the tables anew
+python tests/mesh/formats.py      # writes the tables anew
 """
 
 import sys

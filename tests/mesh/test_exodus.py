@@ -1,5 +1,7 @@
 """Exodus files, written here by hand: meshio's writer knows no side sets."""
 
+from contextlib import suppress
+
 import h5py
 import numpy as np
 import pytest
@@ -151,7 +153,5 @@ def test_damage_is_found(tmp_path):
         data = (tmp_path / name).read_bytes()
         for seed in range(40):
             (tmp_path / "x.e").write_bytes(damaged(data, seed))
-            try:
+            with suppress(FailedError, MeshError, OSError, LookupError, ValueError, TypeError, RuntimeError):
                 read_exodus(tmp_path / "x.e", allow_nonfinite=True).validate(allow_nonfinite=True)
-            except (FailedError, MeshError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError):
-                pass

@@ -12,7 +12,9 @@ from flare_connect.mesh.files.xdmf import read_xdmf
 
 HEAD = '<?xml version="1.0"?><Xdmf Version="3.0" xmlns:xi="http://www.w3.org/2001/XInclude"><Domain>'
 TAIL = "</Domain></Xdmf>"
-TOPOLOGY = '<Topology TopologyType="Triangle"><DataItem Dimensions="2 3" NumberType="Int">0 1 2 1 3 2</DataItem></Topology>'
+TOPOLOGY = (
+    '<Topology TopologyType="Triangle"><DataItem Dimensions="2 3" NumberType="Int">0 1 2 1 3 2</DataItem></Topology>'
+)
 GEOMETRY = '<Geometry GeometryType="XY"><DataItem Dimensions="4 2" Precision="8">0 0 1 0 0 1 1 1</DataItem></Geometry>'
 
 

@@ -220,7 +220,7 @@ def reading(quick: bool, device: torch.device) -> Iterator[dict]:
         for name, what in files:
             path = Path(folder, name)
             if path.suffix in (".stl", ".ply"):
-                what.to_pyvista().extract_geometry().save(path)  # binary
+                what.to_pyvista().extract_surface(algorithm=None).save(path)  # binary
             else:
                 what.save(path)
             sizes = {"N": what.num_nodes, "cells": what.num_cells, "format": path.suffix}

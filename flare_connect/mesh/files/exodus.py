@@ -175,16 +175,16 @@ class _Exodus:
         return _vectors(out)
 
     def _cell_data(self, numbers: list[int], kinds: list[str]) -> dict[str, dict[str, np.ndarray]]:
-        names, out = self._strings("name_elem_var"), {}
-        for i, name in enumerate(names):
-            of_kind: dict[str, list[np.ndarray | None]] = {kind: [] for kind in kinds}
+        out: dict[str, dict[str, np.ndarray]] = {}
+        for i, name in enumerate(self._strings("name_elem_var")):
+            of_kind: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
             for number, block in zip(numbers, self.blocks, strict=True):
-                values = self._get(f"vals_elem_var{i + 1}eb{number}")
-                of_kind[block[0]].append(None if values is None or not len(values) else values[self.step])
+                values = self._get(f"vals_elem_var{i + 1}eb{number}", np.zeros(0))
+                of_kind[block[0]] += [values[self.step]] if len(values) else []
             for kind, parts in of_kind.items():
-                if all(part is not None for part in parts):
+                if len(parts) == sum(block[0] == kind for block in self.blocks):
                     out.setdefault(kind, {})[name] = np.concatenate(parts)
-                elif any(part is not None for part in parts):
+                elif parts:
                     warnings.warn(f"cell field {name!r} left out on {kind!r}: not all blocks have it", stacklevel=6)
         fields: dict[str, dict[str, np.ndarray]] = {}
         for kind, values in out.items():

@@ -1,7 +1,7 @@
 """PLY files (Stanford): points, polygons, and whatever other numbers their points and faces carry."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,8 @@ _TYPES = {
     "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
     "double": "f8", "float64": "f8",
 }  # fmt: skip
-_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
+Order = Literal["=", "<", ">"]
+_ORDERS: dict[str, Order] = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 _VECTORS = {"normals": ("nx", "ny", "nz")}
 
 Property = tuple[str, np.dtype[Any], np.dtype[Any] | None]
@@ -48,8 +49,10 @@ def read_ply(path: Path, step: int = -1, *, allow_nonfinite: bool = False) -> Me
     return assemble(points, cells, fields, cell_data, allow_nonfinite=allow_nonfinite)
 
 
-def _header(text: str) -> tuple[str, dict[str, tuple[int, list[Property]]]]:
-    order, elements, last = "", {}, None  # type: str, dict[str, tuple[int, list[Property]]], str | None
+def _header(text: str) -> tuple[Order, dict[str, tuple[int, list[Property]]]]:
+    order: Order | None = None
+    elements: dict[str, tuple[int, list[Property]]] = {}
+    last = ""
     for line in text.splitlines()[1:]:
         words = line.split()
         if not words or words[0] in ("comment", "obj_info"):
@@ -59,12 +62,17 @@ def _header(text: str) -> tuple[str, dict[str, tuple[int, list[Property]]]]:
         elif words[0] == "element" and len(words) == 3:
             last = words[1]
             elements[last] = (int(words[2]), [])
-        elif words[0] == "property" and last and all(word in _TYPES for word in words[-2:0:-1] if word != "list"):
-            types = [np.dtype(_TYPES[word]).newbyteorder(order or "=") for word in words[1:-1] if word != "list"]
+        elif (
+            words[0] == "property"
+            and last
+            and order
+            and all(word in _TYPES for word in words[-2:0:-1] if word != "list")
+        ):
+            types = [np.dtype(_TYPES[word]).newbyteorder(order) for word in words[1:-1] if word != "list"]
             elements[last][1].append((words[-1], types[-1], types[0] if len(types) == 2 else None))
         else:
             raise FailedError(f"a line of its header is not understood: {line[:60]!r}")
-    if not order:
+    if order is None:
         raise FailedError("its header names no known format")
     if any(count < 0 for count, _ in elements.values()):
         raise FailedError("an element has a negative count")

@@ -50,7 +50,7 @@ _HOLDS = {
 
 
 def save(mesh: Mesh, path: str | Path) -> None:
-    """Writes a mesh to a file; vtu, vtk and vtp by PyVista, msh, inp, bdf and vtkhdf by own writers, the others by meshio.
+    """Writes a mesh to a file; vtu, vtk and vtp by PyVista, msh, inp, bdf, vtkhdf by own writers, others by meshio.
 
     The file is written beside its place and moved there in one step. What the format cannot hold is named in a warning.
 

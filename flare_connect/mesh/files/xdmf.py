@@ -6,7 +6,7 @@ Read here because meshio reads either one mesh or a series of its own making, an
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -163,7 +163,9 @@ class _Xdmf:
             return values.reshape(shape).astype(dtype, copy=False)
         if form != "BINARY":
             raise FailedError(f"data format {form!r} is not known")
-        order = {"Big": ">", "Little": "<"}.get(item.get("Endian", ""), "=")
+        order: Literal["<", ">", "="] = (
+            "<" if item.get("Endian") == "Little" else ">" if item.get("Endian") == "Big" else "="
+        )
         file, seek = self.folder / text, int(item.get("Seek", "0"))
         if count < 0 or count * dtype.itemsize + seek > file.stat().st_size:
             raise FailedError(f"{file.name} is too short for an array of {count} numbers")
