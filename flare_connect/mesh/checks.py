@@ -1,5 +1,6 @@
 """What a mesh must satisfy, and its description in plain numbers."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,8 @@ def _check_cells(kind: str, nodes: Tensor, num_nodes: int) -> None:
         raise MeshError(f"cells {kind!r} must have shape [n, k], got {list(nodes.shape)}")
     if kind in CELL_KINDS and nodes.shape[1] != CELL_KINDS[kind].num_nodes:
         raise MeshError(f"cells {kind!r} have {CELL_KINDS[kind].num_nodes} nodes each, got {nodes.shape[1]}")
-    if _within(nodes, 0, num_nodes - 1):
+    least, most = _extremes(nodes)
+    if least >= 0 and most < max(num_nodes, 1):
         return
     bad = ((nodes < 0) | (nodes >= num_nodes)).any(1)
     if bad.any():
@@ -140,7 +142,7 @@ def _check_field(what: str, values: Tensor, length: int, of: str) -> None:
 
 
 def _check_finite(holds: str, values: Tensor, mend: str, place: str = "node") -> None:
-    if not values.is_floating_point() or _within(values, -torch.inf, torch.inf, open_ends=True):
+    if not values.is_floating_point() or all(map(math.isfinite, _extremes(values))):
         return
     bad = ~torch.isfinite(values)
     if bad.any():
@@ -148,12 +150,12 @@ def _check_finite(holds: str, values: Tensor, mend: str, place: str = "node") ->
         raise MeshError(f"{holds} {int(bad.sum())} NaN or infinite values (first at {place} {first}); {mend}")
 
 
-def _within(values: Tensor, low: float, high: float, open_ends: bool = False) -> bool:
-    """Whether all values lie in a range; NaN does not. One pass, where a look at each value takes several."""
+def _extremes(values: Tensor) -> tuple[float, float]:
+    """Least and largest value, NaN if there is one: a single pass, where a look at each value takes several."""
     if not values.numel():
-        return True
-    least, most = (float(end) for end in torch.aminmax(values))
-    return low < least and most < high if open_ends else low <= least and most <= high
+        return 0.0, 0.0
+    least, most = torch.aminmax(values)
+    return float(least), float(most)
 
 
 def _check_range(what: str, ids: Tensor, size: int, of: str) -> None:

@@ -110,8 +110,8 @@ class Mesh(Data):
 
     @classmethod
     def from_pyvista(cls, grid: Any, *, allow_nonfinite: bool = False) -> "Mesh":
-        """Builds a mesh from any PyVista or VTK data set (see `flare_connect.mesh.files.vtk.from_pyvista`)."""
-        from flare_connect.mesh.files.vtk import from_pyvista
+        """Builds a mesh from any PyVista or VTK data set (see `flare_connect.mesh.files.vtk.from_vtk.from_pyvista`)."""
+        from flare_connect.mesh.files.vtk.from_vtk import from_pyvista
 
         return from_pyvista(grid, allow_nonfinite=allow_nonfinite)
 
@@ -124,7 +124,7 @@ class Mesh(Data):
 
     def to_pyvista(self) -> Any:
         """Returns a `pyvista.UnstructuredGrid` with all fields; node sets become uint8 arrays `set:<name>`."""
-        from flare_connect.mesh.files.to_vtk import to_pyvista
+        from flare_connect.mesh.files.vtk.to_vtk import to_pyvista
 
         return to_pyvista(self)
 

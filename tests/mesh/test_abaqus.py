@@ -8,8 +8,8 @@ import torch
 from mesh.meshes import grid, single
 
 from flare_connect.mesh import CELL_KINDS
-from flare_connect.mesh.files.abaqus import read_abaqus
-from flare_connect.mesh.files.abaqus_types import FACES, NODE_ORDER, SPATIAL_NAMES
+from flare_connect.mesh.files.abaqus.read import read_abaqus
+from flare_connect.mesh.files.abaqus.types import FACES, NODE_ORDER, SPATIAL_NAMES
 
 TYPES = SPATIAL_NAMES | {"triangle": "CPS3", "quad": "CPS4", "triangle6": "CPS6", "quad8": "CPS8"}
 SOLIDS_AND_PLANES = [kind for kind in TYPES if kind not in ("quad9", "line", "line3")]

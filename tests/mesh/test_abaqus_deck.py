@@ -10,9 +10,9 @@ from mesh.meshes import grid, single
 
 from flare_connect.errors import MeshError
 from flare_connect.mesh import Mesh
-from flare_connect.mesh.files.abaqus import read_abaqus
-from flare_connect.mesh.files.abaqus_types import NODE_ORDER, PLANAR_NAMES, SPATIAL_NAMES, kind_of
-from flare_connect.mesh.files.abaqus_write import write_abaqus
+from flare_connect.mesh.files.abaqus.read import read_abaqus
+from flare_connect.mesh.files.abaqus.types import NODE_ORDER, PLANAR_NAMES, SPATIAL_NAMES, kind_of
+from flare_connect.mesh.files.abaqus.write import write_abaqus
 from flare_connect.mesh.files.failed import FailedError
 
 PLATE = "*NODE\n1, 0, 0\n2, 1, 0\n3, 1, 1\n4, 0, 1\n5, 2, 0\n6, 2, 1\n"

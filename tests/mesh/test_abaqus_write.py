@@ -6,8 +6,8 @@ from mesh.meshes import single
 
 from flare_connect.errors import MeshError
 from flare_connect.mesh import CELL_KINDS, NamedSet
-from flare_connect.mesh.files.abaqus import read_abaqus
-from flare_connect.mesh.files.abaqus_write import write_abaqus
+from flare_connect.mesh.files.abaqus.read import read_abaqus
+from flare_connect.mesh.files.abaqus.write import write_abaqus
 
 
 def sets_of(mesh):

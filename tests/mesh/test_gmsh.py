@@ -14,9 +14,9 @@ from mesh.meshes import MIDS, grid, points_of, single
 from flare_connect.errors import MeshError
 from flare_connect.mesh import CELL_KINDS, Mesh, NamedSet
 from flare_connect.mesh.files.failed import FailedError
-from flare_connect.mesh.files.gmsh import read_gmsh
-from flare_connect.mesh.files.gmsh_types import GMSH_TYPES
-from flare_connect.mesh.files.gmsh_write import write_gmsh
+from flare_connect.mesh.files.gmsh.read import read_gmsh
+from flare_connect.mesh.files.gmsh.types import GMSH_TYPES
+from flare_connect.mesh.files.gmsh.write import write_gmsh
 
 FORMATS = [(2.2, 0), (2.2, 1), (4.0, 0), (4.1, 0), (4.1, 1)]
 formats = pytest.mark.parametrize(("version", "binary"), FORMATS)

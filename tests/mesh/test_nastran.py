@@ -13,8 +13,8 @@ from mesh.meshes import grid, single
 from flare_connect.errors import MeshError
 from flare_connect.mesh import Mesh, NamedSet
 from flare_connect.mesh.files.failed import FailedError
-from flare_connect.mesh.files.nastran import read_nastran
-from flare_connect.mesh.files.nastran_write import write_nastran
+from flare_connect.mesh.files.nastran.read import read_nastran
+from flare_connect.mesh.files.nastran.write import write_nastran
 
 CARDS = {
     "line": "CBAR", "line3": "CBEAM3", "triangle": "CTRIA3", "triangle6": "CTRIA6", "quad": "CQUAD4",

@@ -12,7 +12,7 @@ from mesh.meshes import grid
 from mesh.test_polyhedra import HEXAGON, HEXAGON_AREA, faces_of, prism
 
 from flare_connect.mesh.files.failed import FailedError
-from flare_connect.mesh.files.openfoam import read_openfoam
+from flare_connect.mesh.files.openfoam.read import read_openfoam
 
 LIST_OF = {1: "scalar", 3: "vector", 6: "symmTensor", 9: "tensor"}
 PRESSURE = "[1 -1 -2 0 0 0 0]"

@@ -14,7 +14,7 @@ from mesh.test_polyhedra import HEXAGON, HEXAGON_AREA, prism
 from flare_connect.errors import MeshError
 from flare_connect.mesh import CELL_KINDS, Mesh, NamedSet
 from flare_connect.mesh.files.failed import FailedError
-from flare_connect.mesh.files.vtkhdf import read_vtkhdf, write_vtkhdf
+from flare_connect.mesh.files.vtk.hdf import read_vtkhdf, write_vtkhdf
 
 
 def same(a, b):

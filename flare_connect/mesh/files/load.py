@@ -13,19 +13,19 @@ Reader = Callable[..., Mesh]
 
 # reader: what it is called in messages, module, function
 READERS: dict[str, tuple[str, str, str]] = {
-    "vtk": ("PyVista", "via_vtk", "read_vtk"),
+    "vtk": ("PyVista", "vtk.read", "read_vtk"),
     "meshio": ("meshio", "via_meshio", "read_meshio"),
-    "blocks": ("block reader", "vtk_collection", "read_blocks"),
-    "pvd": ("series reader", "vtk_collection", "read_series"),
-    "vtkhdf": ("VTKHDF reader", "vtkhdf", "read_vtkhdf"),
+    "blocks": ("block reader", "vtk.collection", "read_blocks"),
+    "pvd": ("series reader", "vtk.collection", "read_series"),
+    "vtkhdf": ("VTKHDF reader", "vtk.hdf", "read_vtkhdf"),
     "xdmf": ("XDMF reader", "xdmf", "read_xdmf"),
     "ply": ("PLY reader", "ply", "read_ply"),
     "exodus": ("Exodus reader", "exodus", "read_exodus"),
-    "gmsh": ("Gmsh reader", "gmsh", "read_gmsh"),
-    "abaqus": ("Abaqus reader", "abaqus", "read_abaqus"),
-    "nastran": ("Nastran reader", "nastran", "read_nastran"),
+    "gmsh": ("Gmsh reader", "gmsh.read", "read_gmsh"),
+    "abaqus": ("Abaqus reader", "abaqus.read", "read_abaqus"),
+    "nastran": ("Nastran reader", "nastran.read", "read_nastran"),
     "cdb": ("MAPDL reader", "cdb", "read_cdb"),
-    "openfoam": ("OpenFOAM reader", "openfoam", "read_openfoam"),
+    "openfoam": ("OpenFOAM reader", "openfoam.read", "read_openfoam"),
 }
 
 # extensions, and the readers that are tried in turn: what reads a format best comes first (measured on real files)

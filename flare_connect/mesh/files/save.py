@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flare_connect.errors import MeshError
 from flare_connect.mesh.files.quiet import quiet
-from flare_connect.mesh.files.to_vtk import polydata, to_pyvista
 from flare_connect.mesh.files.via_meshio import to_meshio
+from flare_connect.mesh.files.vtk.to_vtk import polydata, to_pyvista
 from flare_connect.mesh.mesh import Mesh
 
 # extension → meshio's name of the format, for those it can write
@@ -29,12 +29,12 @@ _MESHIO_FORMATS = {
 _KEEPS_FIELDS = ("xdmf", "med")
 # those that are written here: module and function, which returns what the format cannot hold
 _OWN = {
-    ".msh": ("gmsh_write", "write_gmsh"),
-    ".inp": ("abaqus_write", "write_abaqus"),
-    ".bdf": ("nastran_write", "write_nastran"),
-    ".nas": ("nastran_write", "write_nastran"),
-    ".fem": ("nastran_write", "write_nastran"),
-    ".vtkhdf": ("vtkhdf", "write_vtkhdf"),
+    ".msh": ("gmsh.write", "write_gmsh"),
+    ".inp": ("abaqus.write", "write_abaqus"),
+    ".bdf": ("nastran.write", "write_nastran"),
+    ".nas": ("nastran.write", "write_nastran"),
+    ".fem": ("nastran.write", "write_nastran"),
+    ".vtkhdf": ("vtk.hdf", "write_vtkhdf"),
 }
 _VTK_FORMATS = (".vtu", ".vtk", ".vtp")
 # formats from which meshio would silently leave out what they cannot hold

@@ -10,7 +10,7 @@ from flare_connect.errors import MeshError
 from flare_connect.mesh.arrays import host
 from flare_connect.mesh.cells import CELL_KINDS
 from flare_connect.mesh.files.assemble import SET_PREFIX, as_array, points3d
-from flare_connect.mesh.files.gmsh_types import GMSH_ORDER, GMSH_TYPES
+from flare_connect.mesh.files.gmsh.types import GMSH_ORDER, GMSH_TYPES
 from flare_connect.mesh.mesh import Mesh
 
 _TYPES = {kind: number for number, kind in GMSH_TYPES.items()}

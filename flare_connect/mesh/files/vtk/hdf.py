@@ -14,10 +14,10 @@ from flare_connect.errors import MeshError
 from flare_connect.mesh.cells import CELL_KINDS, OTHER_VTK_TYPES
 from flare_connect.mesh.files.assemble import numeric, points3d
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
-from flare_connect.mesh.files.to_vtk import UNITS, _vtk_nodes, attach
-from flare_connect.mesh.files.vtk import Part, appended, from_parts
-from flare_connect.mesh.files.vtk_cells import VtkCells, check_cells, polydata_cells, polyhedra
-from flare_connect.mesh.files.vtkhdf_arrays import array, dataset, datasets, held, rows, subgroup, text
+from flare_connect.mesh.files.vtk.cells import VtkCells, check_cells, polydata_cells, polyhedra
+from flare_connect.mesh.files.vtk.from_vtk import Part, appended, from_parts
+from flare_connect.mesh.files.vtk.hdf_arrays import array, dataset, datasets, held, rows, subgroup, text
+from flare_connect.mesh.files.vtk.to_vtk import UNITS, _vtk_nodes, attach
 from flare_connect.mesh.mesh import Mesh
 
 

@@ -12,10 +12,10 @@ import torch
 from flare_connect.mesh.cells import CELL_KINDS
 from flare_connect.mesh.files.assemble import assemble
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
-from flare_connect.mesh.files.gmsh_fields import Fields
-from flare_connect.mesh.files.gmsh_numbers import Rows, joined
-from flare_connect.mesh.files.gmsh_sections import Content, Elements, read_sections
-from flare_connect.mesh.files.gmsh_types import GMSH_ORDER
+from flare_connect.mesh.files.gmsh.fields import Fields
+from flare_connect.mesh.files.gmsh.numbers import Rows, joined
+from flare_connect.mesh.files.gmsh.sections import Content, Elements, read_sections
+from flare_connect.mesh.files.gmsh.types import GMSH_ORDER
 from flare_connect.mesh.files.sides import free_name
 from flare_connect.mesh.mesh import Mesh, NamedSet
 

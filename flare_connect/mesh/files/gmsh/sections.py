@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from flare_connect.mesh.files.failed import FailedError
-from flare_connect.mesh.files.gmsh_numbers import Binary, Numbers, Text
-from flare_connect.mesh.files.gmsh_types import kind_of
+from flare_connect.mesh.files.gmsh.numbers import Binary, Numbers, Text
+from flare_connect.mesh.files.gmsh.types import kind_of
 
 _MAX_COMPONENTS = 64  # Gmsh itself knows 1, 3 and 9
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flare_connect.mesh.files.abaqus_scopes import Deck, Group, Scope, Surface, numbers_of
-from flare_connect.mesh.files.abaqus_types import NODE_ORDER
+from flare_connect.mesh.files.abaqus.scopes import Deck, Group, Scope, Surface, numbers_of
+from flare_connect.mesh.files.abaqus.types import NODE_ORDER
 from flare_connect.mesh.files.failed import FailedError
 from flare_connect.mesh.files.labels import Labels
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from flare_connect.errors import MeshError
 from flare_connect.mesh.cells import CELL_KINDS
-from flare_connect.mesh.files.abaqus_types import FACES, NODE_ORDER, PLANAR_NAMES, SPATIAL_NAMES
+from flare_connect.mesh.files.abaqus.types import FACES, NODE_ORDER, PLANAR_NAMES, SPATIAL_NAMES
 from flare_connect.mesh.files.assemble import as_array
 from flare_connect.mesh.mesh import Mesh
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
-from flare_connect.mesh.files.isolated import read_isolated
 from flare_connect.mesh.files.quiet import quiet
-from flare_connect.mesh.files.verified import is_sound
-from flare_connect.mesh.files.vtk import from_pyvista
+from flare_connect.mesh.files.vtk.from_vtk import from_pyvista
+from flare_connect.mesh.files.vtk.isolated import read_isolated
+from flare_connect.mesh.files.vtk.verified import is_sound
 from flare_connect.mesh.mesh import Mesh
 
 

@@ -3,9 +3,9 @@
 import warnings
 from pathlib import Path
 
-from flare_connect.mesh.files.abaqus_model import Model
-from flare_connect.mesh.files.abaqus_scopes import read_deck
-from flare_connect.mesh.files.abaqus_sets import named_sets
+from flare_connect.mesh.files.abaqus.model import Model
+from flare_connect.mesh.files.abaqus.scopes import read_deck
+from flare_connect.mesh.files.abaqus.sets import named_sets
 from flare_connect.mesh.files.assemble import assemble
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
 from flare_connect.mesh.mesh import Mesh

@@ -14,8 +14,8 @@ from flare_connect.mesh.files.assemble import assemble
 from flare_connect.mesh.files.columns import columns
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
 from flare_connect.mesh.files.labels import Labels
-from flare_connect.mesh.files.nastran_cards import Cards, bulk, cards, fields
-from flare_connect.mesh.files.nastran_systems import SYSTEMS, in_basic
+from flare_connect.mesh.files.nastran.cards import Cards, bulk, cards, fields
+from flare_connect.mesh.files.nastran.systems import SYSTEMS, in_basic
 from flare_connect.mesh.files.sides import free_name
 from flare_connect.mesh.mesh import Mesh, NamedSet
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from flare_connect.mesh.files.assemble import SET_PREFIX
 from flare_connect.mesh.files.failed import FailedError
-from flare_connect.mesh.files.gmsh_numbers import Rows
-from flare_connect.mesh.files.gmsh_sections import Content, View
-from flare_connect.mesh.files.gmsh_types import GMSH_ORDER
+from flare_connect.mesh.files.gmsh.numbers import Rows
+from flare_connect.mesh.files.gmsh.sections import Content, View
+from flare_connect.mesh.files.gmsh.types import GMSH_ORDER
 
 _STACK = 7  # from a warning here to who called `load_mesh`
 

@@ -12,8 +12,8 @@ import torch
 from flare_connect.mesh.cells import CELL_KINDS
 from flare_connect.mesh.files.assemble import SET_PREFIX, add_centres, assemble, flat, numeric
 from flare_connect.mesh.files.polyhedra import Loops
-from flare_connect.mesh.files.to_vtk import FACETS, PAIRS, UNITS
-from flare_connect.mesh.files.vtk_cells import VtkCells, simple_cells, vtk_cells
+from flare_connect.mesh.files.vtk.cells import VtkCells, simple_cells, vtk_cells
+from flare_connect.mesh.files.vtk.to_vtk import FACETS, PAIRS, UNITS
 from flare_connect.mesh.geometry import signed_measure
 from flare_connect.mesh.mesh import Mesh, NamedSet
 

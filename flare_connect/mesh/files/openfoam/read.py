@@ -10,7 +10,7 @@ import torch
 
 from flare_connect.mesh.files.assemble import add_centres, assemble
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
-from flare_connect.mesh.files.openfoam_text import HEAD, WIDTHS, Foam, content, stored
+from flare_connect.mesh.files.openfoam.text import HEAD, WIDTHS, Foam, content, stored
 from flare_connect.mesh.files.polyhedra import Loops, Pieces, cut_loops, cut_polygons, taken
 from flare_connect.mesh.files.sides import facet_set, free_name
 from flare_connect.mesh.mesh import Mesh, NamedSet

@@ -9,9 +9,9 @@ import torch
 
 from flare_connect.mesh.cells import CELL_KINDS, FACET_FLIP
 from flare_connect.mesh.connectivity import Boundary, boundary, topological_dim
-from flare_connect.mesh.files.abaqus_model import Model, Place
-from flare_connect.mesh.files.abaqus_scopes import Member, Surface, member
-from flare_connect.mesh.files.abaqus_types import FACES, face_code
+from flare_connect.mesh.files.abaqus.model import Model, Place
+from flare_connect.mesh.files.abaqus.scopes import Member, Surface, member
+from flare_connect.mesh.files.abaqus.types import FACES, face_code
 from flare_connect.mesh.files.sides import facet_set, facets_of, free_name
 from flare_connect.mesh.mesh import NamedSet
 

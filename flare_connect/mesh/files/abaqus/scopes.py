@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from flare_connect.mesh.cells import CELL_KINDS
-from flare_connect.mesh.files.abaqus_deck import (
+from flare_connect.mesh.files.abaqus.deck import (
     Keyword,
     count_elements,
     element_table,
@@ -17,7 +17,7 @@ from flare_connect.mesh.files.abaqus_deck import (
     lines_of,
     node_table,
 )
-from flare_connect.mesh.files.abaqus_types import kind_of
+from flare_connect.mesh.files.abaqus.types import kind_of
 from flare_connect.mesh.files.failed import FailedError
 
 # They make nodes and elements out of others, so that a mesh without them would be another one.

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import pyvista
 
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
-from flare_connect.mesh.files.via_vtk import vtk_data
-from flare_connect.mesh.files.vtk import from_pyvista
+from flare_connect.mesh.files.vtk.from_vtk import from_pyvista
+from flare_connect.mesh.files.vtk.read import vtk_data
 from flare_connect.mesh.mesh import Mesh
 
 _LEAVES = (".vtu", ".vtp", ".vti", ".vtr", ".vts", ".vtk", ".pvtu", ".pvtp", ".pvti", ".pvtr", ".pvts")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flare_connect.mesh.files.verified_xml import xml_is_sound
+from flare_connect.mesh.files.vtk.verified_xml import xml_is_sound
 
 
 def is_sound(path: Path) -> bool:

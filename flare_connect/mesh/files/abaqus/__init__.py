@@ -1,0 +1,1 @@
+"""Abaqus input decks: reading and writing."""

@@ -1,0 +1,1 @@
+"""Gmsh's msh files: reading and writing."""

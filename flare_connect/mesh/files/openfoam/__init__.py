@@ -1,0 +1,1 @@
+"""OpenFOAM cases: reading."""
