@@ -6,6 +6,7 @@ Nothing here crosses a void: a node in another part of the mesh costs infinitely
 import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Literal
 
@@ -20,13 +21,14 @@ from flare_connect.errors import MeshError
 from flare_connect.mesh.distances import checked_nodes
 from flare_connect.mesh.mesh import Mesh
 from flare_connect.mesh.operators import assemble, symmetric
-from flare_connect.mesh.solvers import solve_direct, solve_iterative
+from flare_connect.mesh.solvers import elimination_order, solve_direct, solve_iterative
 from flare_connect.mesh.sparse import csr_tensor
 from flare_connect.mesh.topology import glued
 
 _SPOT = 0.03  # radius, in units of the mesh's diagonal, of what counts as the anchor's own place
 _UNIT_BALL = (1.0, 2.0, math.pi, 4 / 3 * math.pi)
 _FLOOR = 1e-14  # relative to the value at its anchor, a diffused quantity below this is lost in rounding
+_SIDE_BY_SIDE = 20_000  # nodes from which scales are worked on at once
 _DIRECT, _DIRECT_SOLID = 1_000_000, 60_000  # nodes up to which a factorisation is faster than multigrid
 
 
@@ -75,7 +77,8 @@ def diffusion_cost(
     apart = part[:, None] != part[at]
     kappas = [kappa / mesh.length_scale**2 for kappa in scales]
     solved: Iterable[Tensor]
-    if chosen == "direct":  # the factorisation holds no lock: scales run side by side
+    if chosen == "direct" and mesh.num_nodes > _SIDE_BY_SIDE:  # a factorisation holds no lock, what follows it does
+        _ = system.elimination
         with ThreadPoolExecutor(min(len(kappas), max(1, torch.get_num_threads()))) as pool:
             solved = list(pool.map(lambda kappa: system.solve(kappa, system.glue[at], chosen), kappas))
     else:
@@ -147,11 +150,18 @@ class DiffusionSystem:
         if solver == "direct":
             ids = rows.cpu().numpy()
             matrix = self.matrix(kappa)[ids][:, ids]
-            found = torch.from_numpy(solve_direct(matrix.tocsc(), right.cpu().numpy())).to(right.device)
+            solved = solve_direct(matrix.tocsc(), right.cpu().numpy(), self.elimination)
+            found = torch.from_numpy(solved).to(right.device)
         else:
             operator = _operator(place[self.pairs], self.conductance, kappa * self.volume[rows])
             found = solve_iterative(operator, right, preconditioner=solver)  # type: ignore[arg-type]
         return right.new_zeros(len(self.volume), len(at)).index_copy_(0, rows, found)
+
+    @cached_property
+    def elimination(self) -> np.ndarray | None:
+        """The order of elimination that all scales share."""
+        rows = self._order[self.volume[self._order] > 0].cpu().numpy()
+        return elimination_order(self.matrix(1.0)[rows][:, rows])
 
     def matrix(self, kappa: float = 0.0) -> csr_matrix:
         """L + κ V `[N, N]`."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse import csc_matrix, csr_matrix, diags
 from scipy.sparse.linalg import splu
 from torch import Tensor
@@ -18,16 +18,28 @@ from flare_connect.mesh.sparse import csr_tensor, diagonal_of, to_csr, to_scipy
 _DISSECT = 5_000  # unknowns from which nested dissection saves more than it costs
 
 
-def solve_direct(matrix: csc_matrix, right: np.ndarray) -> np.ndarray:
-    """Solution `[N, M]` by one sparse factorisation; the matrix symmetric positive definite.
+def elimination_order(matrix: csr_matrix) -> Int[np.ndarray, " N"] | None:
+    """Unknowns in the order in which to eliminate them, by nested dissection: 7 times faster on 50,000 nodes of tets.
 
-    Accurate to rounding. Unknowns are ordered by nested dissection where pymetis is installed (7 times faster on 50,000
-    nodes of tetrahedra), by minimum degree where it is not.
+    None for few unknowns, and where pymetis is not installed: `solve_direct` then takes minimum degree. Matrices of one
+    pattern share it.
+    """
+    return _dissection(matrix) if matrix.shape[0] >= _DISSECT and find_spec("pymetis") else None
+
+
+def solve_direct(
+    matrix: csc_matrix, right: Float[np.ndarray, "N M"], order: Int[np.ndarray, " N"] | None = None
+) -> Float[np.ndarray, "N M"]:
+    """Solution by one sparse factorisation, accurate to rounding.
+
+    Args:
+        matrix: symmetric positive definite `[N, N]`.
+        right: right-hand sides.
+        order: see `elimination_order`.
     """
     options = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
-    if matrix.shape[0] < _DISSECT or find_spec("pymetis") is None:
+    if order is None:
         return splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", **options).solve(right)
-    order = _dissection(matrix)
     factor = splu(matrix.tocsr()[order][:, order].tocsc(), permc_spec="NATURAL", **options)
     out = np.empty_like(right)
     out[order] = factor.solve(right[order])
@@ -140,7 +152,7 @@ def _largest(operator: Tensor, diagonal: Tensor) -> float:
     return min(1.1 * float(x.norm()), float((sums / diagonal).max()))
 
 
-def _dissection(matrix: csc_matrix) -> np.ndarray:
+def _dissection(matrix: csr_matrix) -> np.ndarray:
     import pymetis
 
     graph = csr_matrix(matrix - diags(matrix.diagonal()))

@@ -271,12 +271,36 @@ def commit() -> str:
         return "unknown"
 
 
+def table(results: Path) -> str:
+    """All rows of the JSON files, in Markdown."""
+    lines = ["| case | on | size | implementation | median ms |", "|---|---|---|---|---|"]
+    for path in sorted(results.glob("*.json")):
+        for found in json.loads(path.read_text()):
+            size = f"{found['N']:,} nodes, {found['cells']:,} cells" + "".join(
+                f", {found[key]}" for key in ("shape", "format") if key in found
+            )
+            on = found["machine"].split(",")[0] if found["device"] == "cuda" else "CPU of the GPU machine"
+            on = "two CPU cores" if path.stem.endswith("cpu") else on
+            lines.append(f"| {found['case']} | {on} | {size} | {found['impl']} | {found['ms']:,.0f} |")
+    return "\n".join(lines)
+
+
+def write_table(readme: Path) -> None:
+    text = readme.read_text()
+    start = text.index("| case | on |")
+    readme.write_text(text[:start] + table(readme.parent / "results") + "\n")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small meshes, once")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--out", type=Path, default=None, help="JSON to write")
+    parser.add_argument("--table", action="store_true", help="only write the table in README.md anew")
     args = parser.parse_args()
+    if args.table:
+        write_table(Path(__file__).parent / "README.md")
+        raise SystemExit
     kind = "gpu" if torch.cuda.is_available() else "cpu"
     default = (
         Path("runs/studies/mesh_speed.json")

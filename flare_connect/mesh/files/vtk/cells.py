@@ -67,9 +67,10 @@ def simple_cells(cells: VtkCells) -> Pieces:
         blocks.setdefault(kind, []).append(nodes)
         rows.setdefault(kind, []).append(ids)
 
-    found, first = np.unique(cells.types, return_index=True)
-    for vtk_type in found[np.argsort(first)].tolist():
-        of_type = np.flatnonzero(cells.types == vtk_type)
+    found = np.flatnonzero(np.bincount(cells.types)).tolist()
+    whole = np.arange(len(cells.types))
+    for vtk_type in sorted(found, key=lambda number: int(np.argmax(cells.types == number))):
+        of_type = whole if len(found) == 1 else np.flatnonzero(cells.types == vtk_type)
         if vtk_type == _POLYHEDRON:
             pieces = cut_loops(cells.points, cells.polyhedra)
             out.centres = pieces.centres
@@ -77,7 +78,7 @@ def simple_cells(cells: VtkCells) -> Pieces:
                 keep(kind, nodes, of_type[pieces.rows[kind]])
             continue
         sizes = cells.offset[of_type + 1] - cells.offset[of_type]
-        for size in np.unique(sizes).tolist():
+        for size in [int(sizes[0])] if (sizes == sizes[0]).all() else np.unique(sizes).tolist():
             ids = of_type[sizes == size]
             if size == 0:
                 continue

@@ -16,46 +16,6 @@ from flare_connect.mesh.files.failed import FailedError
 TIME_LIMIT = 20.0  # seconds, and as many more as there are tens of megabytes
 MEMORY_LIMIT = 2**30  # bytes beyond what the child starts with, and 30 times the size of the file
 
-_CHILD = """
-import resource, sys
-import pyvista
-source, target, step, memory = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-from vtkmodules.vtkCommonCore import vtkLogger, vtkOutputWindow, vtkStringOutputWindow
-window = vtkStringOutputWindow()
-vtkOutputWindow.SetInstance(window)
-vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
-pages = int(open("/proc/self/statm").read().split()[0]) if sys.platform == "linux" else 0
-if pages:
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory,) * 2)
-try:
-    reader = pyvista.get_reader(source)
-    times = []
-    if hasattr(reader, "time_values"):
-        times = [float(t) for t in reader.time_values]
-        if times:
-            if not -len(times) <= step < len(times):
-                sys.exit(f"step {step} of {len(times)}")
-            reader.set_active_time_value(times[step])
-    if hasattr(reader.reader, "SetUse64BitFloats"):
-        reader.reader.SetUse64BitFloats(True)
-    data = reader.read()
-finally:
-    said = window.GetOutput() or ""
-    if said:
-        open(target + ".said", "w").write(said)
-if times:
-    open(target + ".times", "w").write(" ".join(map(repr, times)))
-empty = data is None or not data.n_cells if not isinstance(data, pyvista.MultiBlock) else not data.n_blocks
-if not empty:
-    suffix = ".vtm" if isinstance(data, pyvista.MultiBlock) else pyvista_suffix(data)
-    data.save(target + suffix)
-"""
-_SUFFIX = """
-def pyvista_suffix(data):
-    return {"UnstructuredGrid": ".vtu", "PolyData": ".vtp", "ImageData": ".vti", "RectilinearGrid": ".vtr"}.get(
-        type(data).__name__, ".vts")
-"""
-
 
 def read_isolated(path: Path, step: int) -> tuple[Any, list[float], str]:
     """Reads with PyVista in a child process, within limits of memory and time.
@@ -71,10 +31,10 @@ def read_isolated(path: Path, step: int) -> tuple[Any, list[float], str]:
     size = path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
     with tempfile.TemporaryDirectory(prefix="flare_connect_") as folder:
         target = Path(folder, "read")
-        command = [sys.executable, "-c", _SUFFIX + _CHILD, str(path.absolute()), str(target), str(step)]
+        child, limit = Path(__file__).with_name("child.py"), MEMORY_LIMIT + 30 * size
         try:
             done = subprocess.run(
-                [*command, str(MEMORY_LIMIT + 30 * size)],
+                [sys.executable, "-P", str(child), str(path.absolute()), str(target), str(step), str(limit)],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -4,6 +4,7 @@
 process of its own.
 """
 
+import mmap
 import re
 from pathlib import Path
 
@@ -39,7 +40,8 @@ _INTEGERS = {b"int": ">i4", b"vtkidtype": ">i4", b"long": ">i8", b"vtktypeint64"
 
 
 def _legacy(path: Path) -> bool:
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     head = data[:512].split(b"\n", 4)
     version = re.fullmatch(rb"# vtk DataFile Version (\d)\.\d\s*", head[0])
     if version is None or head[2].strip() not in (b"BINARY", b"ASCII"):
@@ -54,7 +56,7 @@ def _legacy(path: Path) -> bool:
 class _Legacy:
     """One pass over the sections of a legacy file."""
 
-    def __init__(self, data: bytes, place: int, binary: bool, version: int):
+    def __init__(self, data: mmap.mmap, place: int, binary: bool, version: int):
         self.data, self.place, self.binary, self.version = data, place, binary, version
         self.tuples = self.num_points = self.num_cells = self.num_types = -1
 
