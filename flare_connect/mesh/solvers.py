@@ -27,9 +27,7 @@ def elimination_order(matrix: csr_matrix) -> np.ndarray | None:
     return _dissection(matrix) if matrix.shape[0] >= _DISSECT and find_spec("pymetis") else None
 
 
-def solve_direct(
-    matrix: csc_matrix, right: np.ndarray, order: np.ndarray | None = None
-) -> np.ndarray:
+def solve_direct(matrix: csc_matrix, right: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
     """Solution `[N, M]` by one sparse factorisation, accurate to rounding.
 
     Args:

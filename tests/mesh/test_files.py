@@ -178,11 +178,15 @@ def test_other_vtk_cells():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.vtu", b"junk", r"x.vtu cannot be read. Tried PyVista: Error parsing XML.*; meshio: Couldn't read file"),
+        (
+            "x.vtu",
+            b"junk",
+            r"x.vtu cannot be read. Tried VTK XML reader: syntax error.*; PyVista: Error parsing XML.*; meshio: Couldn't",
+        ),
         ("x.vtk", b"junk", r"x.vtk cannot be read. Tried PyVista: Unrecognized file type: junk.*; meshio: "),
         ("x.msh", b"junk", r"x.msh cannot be read. Tried Gmsh reader: is no Gmsh file.*; meshio: Couldn't read file"),
         ("x.inp", b"\xff\x00", r"x.inp holds no cells"),
-        ("x.xyz", b"", r"the extension '.xyz' is not known; known are .vtu, .vtk, .*\.msh"),
+        ("x.xyz", b"", r"the extension '.xyz' is not known; known are .vtu, .vtp, .*\.msh"),
     ],
 )
 def test_unreadable_files(tmp_path, capfd, name, content, message):

@@ -14,6 +14,7 @@ Reader = Callable[..., Mesh]
 # reader: what it is called in messages, module, function
 READERS: dict[str, tuple[str, str, str]] = {
     "vtk": ("PyVista", "vtk.read", "read_vtk"),
+    "xml": ("VTK XML reader", "vtk.xml_files", "read_xml"),
     "meshio": ("meshio", "via_meshio", "read_meshio"),
     "blocks": ("block reader", "vtk.collection", "read_blocks"),
     "pvd": ("series reader", "vtk.collection", "read_series"),
@@ -30,8 +31,10 @@ READERS: dict[str, tuple[str, str, str]] = {
 
 # extensions, and the readers that are tried in turn: what reads a format best comes first (measured on real files)
 FORMATS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    ((".vtu", ".vtk"), ("vtk", "meshio")),
-    ((".vtp", ".vti", ".vtr", ".vts", ".pvtu", ".pvtp", ".pvti", ".pvtr", ".pvts", ".case", ".encas"), ("vtk",)),
+    ((".vtu",), ("xml", "vtk", "meshio")),
+    ((".vtp",), ("xml", "vtk")),
+    ((".vtk",), ("vtk", "meshio")),
+    ((".vti", ".vtr", ".vts", ".pvtu", ".pvtp", ".pvti", ".pvtr", ".pvts", ".case", ".encas"), ("vtk",)),
     ((".vtm", ".vtmb"), ("blocks", "vtk")),
     ((".pvd",), ("pvd", "vtk")),
     ((".vtkhdf",), ("vtkhdf", "vtk")),

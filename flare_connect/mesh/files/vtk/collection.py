@@ -4,14 +4,14 @@ Read here, so that each file they name goes through the same checks as if it had
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pyvista
-
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
-from flare_connect.mesh.files.vtk.from_vtk import from_pyvista
+from flare_connect.mesh.files.vtk.from_vtk import Part, from_parts, part_of
 from flare_connect.mesh.files.vtk.read import vtk_data
+from flare_connect.mesh.files.vtk.xml_files import xml_parts
 from flare_connect.mesh.mesh import Mesh
 
 _LEAVES = (".vtu", ".vtp", ".vti", ".vtr", ".vts", ".vtk", ".pvtu", ".pvtp", ".pvti", ".pvtr", ".pvts")
@@ -26,10 +26,7 @@ def read_blocks(path: Path, step: int = -1, *, allow_nonfinite: bool = False) ->
         MeshError: the arrays do not make a mesh.
     """
     (top,) = _root(path, ("vtkMultiBlockDataSet", "vtkPartitionedDataSetCollection"))
-    blocks = pyvista.MultiBlock()
-    for name, file in _files(top, "", 0):
-        blocks.append(_read(path, file), name)
-    return _mesh(blocks, allow_nonfinite)
+    return _mesh([part for name, file in _files(top, "", 0) for part in _read(path, file, name)], allow_nonfinite)
 
 
 def read_series(path: Path, step: int = -1, *, allow_nonfinite: bool = False) -> Mesh:
@@ -45,26 +42,25 @@ def read_series(path: Path, step: int = -1, *, allow_nonfinite: bool = False) ->
     if not -len(times) <= step < len(times):
         raise FailedError(f"there is no step {step}; the file has {len(times)}")
     now = [found for found in sets if float(found.get("timestep", "0")) == times[step]]
-    blocks = pyvista.MultiBlock()
+    parts: list[Part] = []
     for found in now:
         file = found.get("file", "")
         if Path(file).suffix.lower() in (".vtm", ".vtmb"):
             inner = path.parent / file
             (top_of_it,) = _root(inner, ("vtkMultiBlockDataSet", "vtkPartitionedDataSetCollection"))
             for name, leaf in _files(top_of_it, "", 0):
-                blocks.append(_read(inner, leaf), name)
+                parts += _read(inner, leaf, name)
         else:
-            blocks.append(_read(path, file), found.get("name") or None)
-    mesh = _mesh(blocks, allow_nonfinite)
+            parts += _read(path, file, found.get("name", ""))
+    mesh = _mesh(parts, allow_nonfinite)
     mesh.time_steps = times
     return mesh
 
 
-def _mesh(blocks: pyvista.MultiBlock, allow_nonfinite: bool) -> Mesh:
-    if not blocks.n_blocks:
+def _mesh(parts: list[Part], allow_nonfinite: bool) -> Mesh:
+    if not parts:
         raise FailedError(NO_CELLS)
-    alone = blocks[0] if blocks.n_blocks == 1 and (blocks.get_block_name(0) or "").startswith("Block-") else blocks
-    return from_pyvista(alone, allow_nonfinite=allow_nonfinite)
+    return from_parts(parts, allow_nonfinite=allow_nonfinite)
 
 
 def _root(path: Path, tags: tuple[str, ...]) -> list[ElementTree.Element]:
@@ -75,26 +71,29 @@ def _root(path: Path, tags: tuple[str, ...]) -> list[ElementTree.Element]:
     return found
 
 
-def _files(parent: ElementTree.Element, above: str, depth: int) -> Iterator[tuple[str | None, str]]:
+def _files(parent: ElementTree.Element, above: str, depth: int) -> Iterator[tuple[str, str]]:
     """Name and file of each data set; one without a name goes by that of the block above."""
     if depth > _DEPTH:
         raise FailedError(f"its blocks are nested more than {_DEPTH} deep")
     for child in parent:
         name = child.get("name") or above
         if child.tag == "DataSet" and child.get("file"):
-            yield name or None, child.get("file", "")
+            yield name, child.get("file", "")
         elif child.tag in ("Block", "Piece", "Partitions"):
             yield from _files(child, name, depth + 1)
 
 
-def _read(path: Path, file: str) -> pyvista.DataSet:
+def _read(path: Path, file: str, name: str) -> list[Part]:
     target = path.parent / file
     if target.suffix.lower() not in _LEAVES:
         raise FailedError(f"names {file!r}; blocks are {', '.join(_LEAVES)}")
     if not target.is_file():
         raise FailedError(f"names {file!r}, which is not there")
+    if target.suffix.lower() in (".vtu", ".vtp"):
+        with suppress(FailedError):
+            return xml_parts(target, name)
     try:
         data = vtk_data(target, -1)[0]
     except FailedError as error:
         raise FailedError(f"{file}: {error}") from error
-    return pyvista.UnstructuredGrid() if data is None else data
+    return [] if data is None else [part_of(name, data)]

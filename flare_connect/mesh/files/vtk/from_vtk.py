@@ -36,7 +36,7 @@ def from_pyvista(grid: Any, *, allow_nonfinite: bool = False) -> Mesh:
     import pyvista
 
     leaves = _leaves(grid) if isinstance(grid, pyvista.MultiBlock) else [("", grid)]
-    return from_parts([_part(name, data) for name, data in leaves], allow_nonfinite=allow_nonfinite)
+    return from_parts([part_of(name, data) for name, data in leaves], allow_nonfinite=allow_nonfinite)
 
 
 @dataclass
@@ -99,7 +99,12 @@ def from_parts(parts: list[Part], *, allow_nonfinite: bool = False) -> Mesh:
     )
 
 
-def _part(name: str, data: Any) -> Part:
+def part_of(name: str, data: Any) -> Part:
+    """A PyVista data set as plain arrays.
+
+    Raises:
+        MeshError: its cells refer to nodes that are not there.
+    """
     units = json.loads(str(data.field_data[UNITS][0])) if UNITS in data.field_data else {}
     fields = (numeric(data.point_data), numeric(data.cell_data), numeric(data.field_data))
     return Part(name, vtk_cells(data), *fields, units)

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from flare_connect.mesh.files.vtk.verified_xml import xml_is_sound
-
 
 def is_sound(path: Path) -> bool:
     """Whether VTK can be trusted with a file; reads it once, at a fraction of the cost of VTK's reader."""
@@ -179,5 +177,4 @@ _CHECKS = {
     ".vtk": _legacy,
     ".stl": _stl,
     ".obj": lambda path: True,  # as above: 3,000 damaged ones did VTK's reader no harm
-    **{extension: xml_is_sound for extension in (".vtu", ".vtp")},
 }
