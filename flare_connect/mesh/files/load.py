@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from flare_connect.errors import MeshError, MeshReadError
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
 from flare_connect.mesh.mesh import Mesh
@@ -117,7 +119,8 @@ def _read(path: Path, names: tuple[str, ...], step: int, allow_nonfinite: bool) 
     for name in names:
         title, reader = _reader(name)
         try:
-            return reader(path, step, allow_nonfinite=allow_nonfinite)
+            with np.errstate(invalid="ignore", over="ignore"):  # what is wrong with the numbers, the mesh says
+                return reader(path, step, allow_nonfinite=allow_nonfinite)
         except MeshError as error:  # it was read, and no other reader would find another mesh in it
             raise MeshReadError(f"{path}: {error}") from error
         except Exception as error:

@@ -39,6 +39,8 @@ def read_ply(path: Path, step: int = -1, *, allow_nonfinite: bool = False) -> Me
     with np.errstate(invalid="raise"):  # NaN has no integer
         found = _text(data[place:], elements) if order == "=" else _binary(data, place, elements)
     points, fields = _points(found.get("vertex", {}))
+    if not np.isfinite(points).all():
+        raise FailedError("its points hold NaN or infinite numbers")
     faces = found.get("face", {})
     lists = [values for name, values in faces.items() if name in ("vertex_indices", "vertex_index")]
     if not lists or not len(lists[0]):
