@@ -225,9 +225,19 @@ def reading(quick: bool, device: torch.device) -> Iterator[dict]:
                 what.save(path)
             sizes = {"N": what.num_nodes, "cells": what.num_cells, "format": path.suffix}
             check(load_mesh(path).num_cells == what.num_cells)
-            for impl, read in (("ours", load_mesh), ("pyvista", pyvista.read), ("meshio", meshio.read)):
-                if impl == "ours" or impl[0] in peers.get(path.suffix, ""):
-                    yield row("reading", impl, lambda: read(path), torch.device("cpu"), 1 if quick else 5, **sizes)  # noqa: B023
+            repeats = 1 if quick else 5
+            yield row("reading", "ours", lambda: load_mesh(path), torch.device("cpu"), repeats, **sizes)  # noqa: B023
+            for impl, read, convert in (
+                ("pyvista", pyvista.read, fc.Mesh.from_pyvista),
+                ("meshio", meshio.read, fc.Mesh.from_meshio),
+            ):
+                if impl[0] not in peers[path.suffix]:
+                    continue
+                for what_for, work in (
+                    ("", lambda: read(path)),  # noqa: B023
+                    (", then a Mesh", lambda: convert(read(path))),  # noqa: B023
+                ):
+                    yield row("reading", impl + what_for, work, torch.device("cpu"), repeats, **sizes)
 
 
 CASES = {"topology": topology, "diffusion": diffusion, "geodesics": geodesics, "reading": reading}
