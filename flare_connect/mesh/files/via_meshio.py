@@ -17,7 +17,7 @@ from flare_connect.mesh.files.quiet import quiet
 from flare_connect.mesh.files.time_limit import TooLongError, time_limit
 from flare_connect.mesh.mesh import Mesh, NamedSet
 
-_SECONDS, _BYTES_A_SECOND = 5.0, 2e5  # what a sound file never needs: meshio's slowest reader does a million bytes
+_SECONDS, _BYTES_A_SECOND = 5.0, 2e5  # far slower than any of meshio's readers is with a sound file
 
 
 def read_meshio(path: Path, step: int = -1, *, allow_nonfinite: bool = False, file_format: str | None = None) -> Mesh:

@@ -17,7 +17,7 @@ from flare_connect.mesh.files.failed import NO_CELLS, FailedError
 from flare_connect.mesh.files.vtk.cells import VtkCells, check_cells, polydata_cells, polyhedra
 from flare_connect.mesh.files.vtk.from_vtk import Part, appended, from_parts
 from flare_connect.mesh.files.vtk.hdf_arrays import array, dataset, datasets, held, rows, subgroup, text
-from flare_connect.mesh.files.vtk.to_vtk import UNITS, _vtk_nodes, attach
+from flare_connect.mesh.files.vtk.to_vtk import UNITS, vtk_nodes, attach
 from flare_connect.mesh.mesh import Mesh
 
 
@@ -67,7 +67,7 @@ def write_vtkhdf(mesh: Mesh, path: Path, *, compression: int = 0) -> None:
     """
     import h5py
 
-    blocks = _vtk_nodes(mesh)
+    blocks = vtk_nodes(mesh)
     sizes = np.repeat([nodes.shape[1] for nodes in blocks.values()], [len(nodes) for nodes in blocks.values()])
     types = [CELL_KINDS[kind].vtk_type if kind in CELL_KINDS else OTHER_VTK_TYPES[kind] for kind in blocks]
     data = SimpleNamespace(point_data={}, cell_data={}, field_data={})

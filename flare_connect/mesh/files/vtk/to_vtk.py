@@ -29,7 +29,7 @@ def to_pyvista(mesh: Mesh) -> Any:
     import pyvista
 
     flat, types = [], []
-    for kind, nodes in _vtk_nodes(mesh).items():
+    for kind, nodes in vtk_nodes(mesh).items():
         vtk_type = CELL_KINDS[kind].vtk_type if kind in CELL_KINDS else OTHER_VTK_TYPES[kind]
         flat.append(np.insert(nodes, 0, nodes.shape[1], axis=1).reshape(-1))
         types.append(np.full(len(nodes), vtk_type, dtype=np.uint8))
@@ -38,7 +38,12 @@ def to_pyvista(mesh: Mesh) -> Any:
     return grid
 
 
-def _vtk_nodes(mesh: Mesh) -> dict[str, np.ndarray]:
+def vtk_nodes(mesh: Mesh) -> dict[str, np.ndarray]:
+    """Kind → nodes `[n, k]` in VTK's order.
+
+    Raises:
+        MeshError: VTK has no cell type for a kind.
+    """
     out = {}
     for kind, nodes in mesh.cells.items():
         if kind not in CELL_KINDS and kind not in OTHER_VTK_TYPES:
