@@ -17,7 +17,7 @@ from flare_connect.mesh.files.failed import NO_CELLS, FailedError
 from flare_connect.mesh.files.vtk.cells import VtkCells, check_cells, polydata_cells, polyhedra
 from flare_connect.mesh.files.vtk.from_vtk import Part, appended, from_parts
 from flare_connect.mesh.files.vtk.hdf_arrays import array, dataset, datasets, held, rows, subgroup, text
-from flare_connect.mesh.files.vtk.to_vtk import UNITS, vtk_nodes, attach
+from flare_connect.mesh.files.vtk.to_vtk import UNITS, attach, vtk_nodes
 from flare_connect.mesh.mesh import Mesh
 
 
