@@ -1,0 +1,158 @@
+"""Times tile sizes of every kernel and writes the table of launches: `python kernels/benchmarks/sweep.py`.
+
+Run it once on each new kind of GPU. Compiling is most of the work and runs in as many processes as there are cores.
+`--m 64 --d 16 --bytes 2 --kernels gather` sweeps a part and leaves the other rows as they are.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import statistics
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from tqdm import tqdm
+
+KERNELS = ("gather", "scatter", "latent_grad", "point_grad")
+HEADS = 8
+BLOCKS_N, WARPS, STAGES = (32, 64, 128, 256), (4, 8), (1, 2, 3, 4)
+Job = tuple[str, int, int, int]
+Config = tuple[int, int, int, int]
+
+
+def configs(job: Job) -> Iterator[Config]:
+    """(block_m, block_n, warps, stages) worth trying: what fits into registers and shared memory, about."""
+    kernel, m, d, size = job
+    for block_m, block_n, warps, stages in itertools.product((m,) if m < 256 else (64, 128), BLOCKS_N, WARPS, STAGES):
+        tiles = 3 if kernel == "point_grad" else 1
+        registers = block_m * block_n * tiles / (32 * warps)
+        shared = stages * block_n * d * size * (3 if kernel == "point_grad" else 2)
+        if size == 4 and stages > 2:
+            continue
+        if 4 <= registers <= 200 and shared < 160_000 and block_n * d <= 128 * 128:
+            yield block_m, block_n, warps, stages
+
+
+def work(job: Job, num_rows: int) -> Any:
+    """A call of the operator on random data."""
+    from flare_kernels.triton_mixer import autograd, launch
+
+    kernel, m, d, size = job
+    dtype = torch.bfloat16 if size == 2 else torch.float32
+    latents = m if m < 256 else 512
+    torch.manual_seed(0)
+    q = torch.randn(HEADS, latents, d, device="cuda", dtype=dtype)
+    k, v, dy = (torch.randn(num_rows, HEADS, d, device="cuda", dtype=dtype) for _ in range(3))
+    chunks = launch.uniform_chunks(1, num_rows, HEADS)
+    plan = (None, None, 1, chunks.size, chunks.count, chunks.per_segment, chunks.width)
+    z = torch.randn(1, HEADS, latents, d, device="cuda")
+    lse = torch.full((num_rows, HEADS), 8.0 + d**0.5, device="cuda")
+    lse_m = torch.full((1, HEADS, latents), 20.0, device="cuda")
+    none, rest = (None, None, None), (d**-0.5, "ieee")
+    flare = torch.ops.flare_connect
+    assert autograd is not None
+    return {
+        "gather": lambda: flare.gather(q, k, v, None, *none, *plan, *rest),
+        "scatter": lambda: flare.scatter(q, k, z, *none, *plan, *rest, True),
+        "latent_grad": lambda: flare.latent_grad(q, k, dy, lse, *none, *plan, *rest),
+        "point_grad": lambda: flare.point_grad(
+            q, k, v, dy, dy, z, z, lse_m, lse, None, None, False, *none, *none, *plan, *rest
+        ),
+    }[kernel]
+
+
+def with_config(config: Config) -> Any:
+    """Make the operators use one tile, whatever the table says."""
+    from flare_kernels.triton_mixer import launch, ops
+
+    return mock.patch.object(ops, "tile", lambda *_: launch.Tile(*config))
+
+
+def compile_one(job: Job, config: Config) -> tuple[Job, Config, str | None]:
+    """Fill the compiler's cache on disk; the message if the configuration cannot run."""
+    try:
+        with with_config(config):
+            work(job, 1024)()
+        torch.cuda.synchronize()
+    except Exception as error:
+        return job, config, f"{type(error).__name__}: {error}"
+    return job, config, None
+
+
+def milliseconds(call: Any, repeats: int = 7) -> float:
+    """Median time of a call on the device."""
+    for _ in range(2):
+        call()
+    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
+    for start, end in events:
+        start.record()
+        call()
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in events)
+
+
+def main(args: argparse.Namespace) -> None:
+    from flare_kernels.triton_mixer.launch import TABLE
+
+    jobs = list(itertools.product(args.kernels, args.m, args.d, args.bytes))
+    tasks = [(job, config) for job in jobs for config in configs(job)]
+    runnable: dict[Job, list[Config]] = {job: [] for job in jobs}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.processes, mp_context=context) as pool:
+        futures = [pool.submit(compile_one, *task) for task in tasks]
+        for future in tqdm(as_completed(futures), total=len(tasks), desc="compile", mininterval=5):
+            job, config, error = future.result()
+            if error is None:
+                runnable[job].append(config)
+            elif args.verbose:
+                print(job, config, error[:200])
+    content = json.loads(TABLE.read_text())
+    rows = content["rows"]
+    for job in jobs:
+        kernel, m, d, size = job
+        call = work(job, args.points if m < 256 else args.points // 4)
+        times = {}
+        for config in sorted(runnable[job]):
+            with with_config(config):
+                times[config] = milliseconds(call)
+        ranked = sorted(times, key=lambda config: times[config])
+        if not ranked:
+            print(f"{job}: nothing ran; the row stays as it was")
+            continue
+        print(job, " ".join(f"{config}:{times[config]:.3f}" for config in ranked[: args.show]), flush=True)
+        block_m, block_n, warps, stages = ranked[0]
+        rows[kernel] = [row for row in rows[kernel] if (row["m"], row["d"], row["bytes"]) != (m, d, size)]
+        rows[kernel].append(
+            {
+                "m": m, "d": d, "bytes": size, "block_m": block_m, "block_n": block_n, "num_warps": warps,
+                "num_stages": stages, "ms": round(times[ranked[0]], 4),
+            }
+        )  # fmt: skip
+    for kernel in rows:
+        rows[kernel].sort(key=lambda row: (row["bytes"], row["m"], row["d"]))
+    content["machine"] = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    out = Path(args.out or TABLE)
+    lines = [f' "{kernel}": [\n' + ",\n".join("  " + json.dumps(row) for row in rows[kernel]) + "\n ]" for kernel in rows]
+    out.write_text(f'{{"machine": {json.dumps(content["machine"])}, "rows": {{\n' + ",\n".join(lines) + "\n}}\n")
+    print(out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kernels", nargs="+", default=KERNELS, choices=KERNELS)
+    parser.add_argument("--m", nargs="+", type=int, default=[16, 32, 64, 128, 256], help="latents; 256: more than 128")
+    parser.add_argument("--d", nargs="+", type=int, default=[16, 32, 64], help="head dim")
+    parser.add_argument("--bytes", nargs="+", type=int, default=[2, 4], help="of an element")
+    parser.add_argument("--points", type=int, default=262_144)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--show", type=int, default=3, help="fastest configurations to print")
+    parser.add_argument("--out", help="file to write instead of the table")
+    parser.add_argument("--verbose", action="store_true")
+    main(parser.parse_args())

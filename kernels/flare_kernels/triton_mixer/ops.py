@@ -1,0 +1,231 @@
+"""The kernels as operators of torch, under the namespace `flare_connect`: four functions of tensors without autograd.
+
+Each takes packed tensors and the numbers of a `Chunks`; `autograd.py` joins them. Gradients of sums over points come
+back summed. Log-sum-exps are in base 2.
+"""
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from .backward import latent_grad_kernel, point_grad_kernel, sum_kernel
+from .gather import gather_kernel, merge_kernel
+from .launch import MAX_BLOCK_M, block_of, tile
+from .scatter import scatter_kernel
+
+LOG2_E = 1.4426950408889634
+
+_CHUNKS = "Tensor? table, Tensor? offsets, int segments, int size, int count, int per_segment, int width"
+_COST = "Tensor? cost, Tensor? slope, Tensor? head_scale"
+_SCHEMAS = {
+    "gather": f"(Tensor q, Tensor k, Tensor v, Tensor? log_weights, {_COST}, {_CHUNKS}, float scale, str precision)"
+    " -> (Tensor, Tensor)",
+    "scatter": f"(Tensor q, Tensor k, Tensor z, {_COST}, {_CHUNKS}, float scale, str precision, bool with_lse)"
+    " -> (Tensor, Tensor)",
+    "latent_grad": f"(Tensor q, Tensor k, Tensor dy, Tensor lse, {_COST}, {_CHUNKS}, float scale, str precision)"
+    " -> Tensor",
+    "point_grad": "(Tensor q, Tensor k, Tensor? v, Tensor? dy, Tensor? y, Tensor z, Tensor? dz, Tensor? lse_latents,"
+    " Tensor? lse_points, Tensor? dlse, Tensor? log_weights, bool weight_grad, Tensor? cost_encode,"
+    " Tensor? slope_encode, Tensor? scale_encode, Tensor? cost_decode, Tensor? slope_decode, Tensor? scale_decode,"
+    f" {_CHUNKS}, float scale, str precision) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+}
+
+library = torch.library.Library("flare_connect", "FRAGMENT")
+for _name, _schema in _SCHEMAS.items():
+    library.define(_name + _schema)
+
+
+def _cost_strides(cost: Tensor | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if cost is None else (cost.stride(0), cost.stride(1), cost.stride(2))
+
+
+def _latent_strides(q: Tensor) -> tuple[int, int, int]:
+    return (0 if q.dim() == 3 else q.stride(0), q.stride(-3), q.stride(-2))
+
+
+def _sum(parts: Tensor, out: Tensor, factor: float, groups: int, step: int, per_segment: int, offsets: Any) -> None:
+    row = out.numel() // groups
+    block = 32
+    sum_kernel[(triton.cdiv(row, block), groups)](
+        parts, offsets, out, per_segment, step, row, factor, BLOCK_C=64, BLOCK_X=block, num_warps=4
+    )
+
+
+def gather(
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None,
+    cost: Tensor | None, slope: Tensor | None, head_scale: Tensor | None,
+    table: Tensor | None, offsets: Tensor | None, segments: int, size: int, count: int, per_segment: int, width: int,
+    scale: float, precision: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Z [B, H, M, Dv] and its log-sum-exp [B, H, M], in fp32."""
+    heads, latents, dim = q.shape[-3:]
+    value_dim = v.shape[-1]
+    block_d, block_dv = block_of(dim), block_of(value_dim)
+    chosen = tile("gather", latents, max(dim, value_dim), k.element_size())
+    block_m = chosen.block_m
+    part_z = k.new_empty((count, heads, latents, value_dim), dtype=torch.float32)
+    part_pivot, part_sum = k.new_empty((2, count, heads, latents), dtype=torch.float32)
+    z = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
+    lse = k.new_empty((segments, heads, latents), dtype=torch.float32)
+    gather_kernel[(heads * count * triton.cdiv(latents, block_m),)](
+        q, k, v, log_weights, cost, slope, head_scale, table, part_z, part_pivot, part_sum,
+        width, per_segment, latents, scale * LOG2_E,
+        *_latent_strides(q), k.stride(0), k.stride(1), v.stride(0), v.stride(1), *_cost_strides(cost),
+        H=heads, D=dim, DV=value_dim, CHUNK=size,
+        BLOCK_M=block_m, BLOCK_N=chosen.block_n, BLOCK_D=block_d, BLOCK_DV=block_dv, PRECISION=precision,
+        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+    )  # fmt: skip
+    merge_kernel[(segments * heads * triton.cdiv(latents, 4),)](
+        part_z, part_pivot, part_sum, offsets, z, lse, per_segment, latents,
+        H=heads, DV=value_dim, BLOCK_M=4, BLOCK_C=max(4, 1024 // block_dv), BLOCK_DV=block_dv, num_warps=4,
+    )  # fmt: skip
+    return z, lse
+
+
+def scatter(
+    q: Tensor, k: Tensor, z: Tensor, cost: Tensor | None, slope: Tensor | None, head_scale: Tensor | None,
+    table: Tensor | None, offsets: Tensor | None, segments: int, size: int, count: int, per_segment: int, width: int,
+    scale: float, precision: str, with_lse: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Y [N, H, Dv] in the dtype of `k`, and the log-sum-exp [N, H] of each point, empty unless asked for."""
+    heads, latents, dim = q.shape[-3:]
+    value_dim = z.shape[-1]
+    block_d, block_dv = block_of(dim), block_of(value_dim)
+    chosen = tile("scatter", latents, max(dim, value_dim), k.element_size())
+    block_m = chosen.block_m
+    y = k.new_empty((k.shape[0], heads, value_dim))
+    lse = k.new_empty((k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
+    scatter_kernel[(heads * count,)](
+        q, k, z, cost, slope, head_scale, table, y, lse if with_lse else None,
+        width, per_segment, latents, scale * LOG2_E,
+        *_latent_strides(q), k.stride(0), k.stride(1), *_cost_strides(cost),
+        H=heads, D=dim, DV=value_dim, CHUNK=size,
+        BLOCK_M=block_m, BLOCK_N=chosen.block_n, BLOCK_D=block_d, BLOCK_DV=block_dv,
+        ONE_BLOCK=latents <= block_m, EVEN_M=latents % block_m == 0, PRECISION=precision,
+        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+    )  # fmt: skip
+    return y, lse
+
+
+def latent_grad(
+    q: Tensor, k: Tensor, dy: Tensor, lse: Tensor, cost: Tensor | None, slope: Tensor | None,
+    head_scale: Tensor | None, table: Tensor | None, offsets: Tensor | None, segments: int, size: int, count: int,
+    per_segment: int, width: int, scale: float, precision: str,
+) -> Tensor:  # fmt: skip
+    """dZ [B, H, M, Dv] in fp32, from the gradient of the points."""
+    heads, latents, dim = q.shape[-3:]
+    value_dim = dy.shape[-1]
+    block_d, block_dv = block_of(dim), block_of(value_dim)
+    chosen = tile("latent_grad", latents, max(dim, value_dim), k.element_size())
+    block_m = chosen.block_m
+    parts = k.new_empty((count, heads, latents, value_dim), dtype=torch.float32)
+    dz = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
+    latent_grad_kernel[(heads * count * triton.cdiv(latents, block_m),)](
+        q, k, dy, lse, cost, slope, head_scale, table, parts,
+        width, per_segment, latents, scale * LOG2_E,
+        *_latent_strides(q), k.stride(0), k.stride(1), dy.stride(0), dy.stride(1), *_cost_strides(cost),
+        H=heads, D=dim, DV=value_dim, CHUNK=size,
+        BLOCK_M=block_m, BLOCK_N=chosen.block_n, BLOCK_D=block_d, BLOCK_DV=block_dv, PRECISION=precision,
+        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+    )  # fmt: skip
+    _sum(parts, dz, 1.0, segments, 1, per_segment, offsets)
+    return dz
+
+
+def point_grad(
+    q: Tensor, k: Tensor, v: Tensor | None, dy: Tensor | None, y: Tensor | None, z: Tensor, dz: Tensor | None,
+    lse_latents: Tensor | None, lse_points: Tensor | None, dlse: Tensor | None, log_weights: Tensor | None,
+    weight_grad: bool, cost_encode: Tensor | None, slope_encode: Tensor | None, scale_encode: Tensor | None,
+    cost_decode: Tensor | None, slope_decode: Tensor | None, scale_decode: Tensor | None,
+    table: Tensor | None, offsets: Tensor | None, segments: int, size: int, count: int, per_segment: int, width: int,
+    scale: float, precision: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(dq, dk, dv, dlog_weights, dslope_encode, dslope_decode); the last four may be empty."""
+    heads, latents, dim = q.shape[-3:]
+    value_dim = z.shape[-1]
+    num_rows = k.shape[0]
+    block_d, block_dv = block_of(dim), block_of(value_dim)
+    chosen = tile("point_grad", latents, max(dim, value_dim), k.element_size())
+    block_m = chosen.block_m
+    encode, decode = dz is not None, dy is not None
+    dk = k.new_empty((num_rows, heads, dim))
+    dv = k.new_empty((num_rows if encode else 0, heads, value_dim))
+    dweights = k.new_empty((num_rows if weight_grad else 0, heads), dtype=torch.float32)
+    parts = k.new_empty((count, heads, latents, dim), dtype=torch.float32)
+    slopes_encode = k.new_empty((count if cost_encode is not None else 0, heads), dtype=torch.float32)
+    slopes_decode = k.new_empty((count if cost_decode is not None else 0, heads), dtype=torch.float32)
+    shared = cost_encode is not None and cost_decode is not None and _same(
+        cost_encode, scale_encode, cost_decode, scale_decode
+    )  # fmt: skip
+    point_grad_kernel[(heads * count,)](
+        q, k, v, dy, y, z, dz, lse_latents, lse_points, dlse, log_weights,
+        cost_encode, slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table,
+        dk, dv, parts, dweights if weight_grad else None, slopes_encode, slopes_decode,
+        width, per_segment, latents, scale * LOG2_E, scale,
+        *_latent_strides(q), k.stride(0), k.stride(1),
+        *((0, 0) if v is None else (v.stride(0), v.stride(1))), *((0, 0) if dy is None else (dy.stride(0), dy.stride(1))),
+        *_cost_strides(cost_encode), *_cost_strides(cost_decode),
+        H=heads, D=dim, DV=value_dim, CHUNK=size,
+        BLOCK_M=block_m, BLOCK_N=chosen.block_n, BLOCK_D=block_d, BLOCK_DV=block_dv,
+        ENCODE=encode, DECODE=decode, SHARED_COST=shared,
+        ONE_BLOCK=latents <= block_m, EVEN_M=latents % block_m == 0, PRECISION=precision,
+        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+    )  # fmt: skip
+    dq = torch.empty_like(q, memory_format=torch.contiguous_format)
+    if q.dim() == 3:
+        _sum(parts, dq, scale, 1, segments, per_segment, offsets)
+    else:
+        _sum(parts, dq, scale, segments, 1, per_segment, offsets)
+    return dq, dk, dv, dweights.sum(1), slopes_encode.sum(0), slopes_decode.sum(0)
+
+
+def _same(cost: Tensor, head_scale: Tensor | None, other: Tensor, other_scale: Tensor | None) -> bool:
+    def key(x: Tensor | None) -> Any:
+        return None if x is None else (x.data_ptr(), x.stride(), x.shape)
+
+    return key(cost) == key(other) and key(head_scale) == key(other_scale)
+
+
+def _fake_gather(q: Tensor, k: Tensor, v: Tensor, log_weights: Any, *rest: Any) -> tuple[Tensor, Tensor]:
+    shape = (rest[5], *q.shape[-3:-1])
+    return k.new_empty((*shape, v.shape[-1]), dtype=torch.float32), k.new_empty(shape, dtype=torch.float32)
+
+
+def _fake_scatter(q: Tensor, k: Tensor, z: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    heads, with_lse = q.shape[-3], rest[-1]
+    y = k.new_empty((k.shape[0], heads, z.shape[-1]))
+    return y, k.new_empty((k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
+
+
+def _fake_latent_grad(q: Tensor, k: Tensor, dy: Tensor, lse: Tensor, *rest: Any) -> Tensor:
+    return k.new_empty((rest[5], *q.shape[-3:-1], dy.shape[-1]), dtype=torch.float32)
+
+
+def _fake_point_grad(
+    q: Tensor, k: Tensor, v: Any, dy: Any, y: Any, z: Tensor, dz: Any, lse_latents: Any, lse_points: Any, dlse: Any,
+    log_weights: Any, weight_grad: bool, cost_encode: Any, slope_encode: Any, scale_encode: Any, cost_decode: Any,
+    *rest: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    heads, num_rows = q.shape[-3], k.shape[0]
+    return (
+        torch.empty_like(q, memory_format=torch.contiguous_format),
+        k.new_empty((num_rows, heads, q.shape[-1])),
+        k.new_empty((num_rows if dz is not None else 0, heads, z.shape[-1])),
+        k.new_empty(num_rows if weight_grad else 0, dtype=torch.float32),
+        k.new_empty(heads, dtype=torch.float32),
+        k.new_empty(heads, dtype=torch.float32),
+    )
+
+
+for _name, _run, _fake in (
+    ("gather", gather, _fake_gather),
+    ("scatter", scatter, _fake_scatter),
+    ("latent_grad", latent_grad, _fake_latent_grad),
+    ("point_grad", point_grad, _fake_point_grad),
+):
+    # On a CPU the kernels run in Triton's interpreter: for tests, and only when it was asked for.
+    for _device in ("CUDA", "CPU"):
+        library.impl(_name, _run, _device)
+    torch.library.register_fake(f"flare_connect::{_name}", _fake, lib=library)

@@ -1,0 +1,83 @@
+"""Latents back to points: a softmax over the latents at each point."""
+
+import triton
+import triton.language as tl
+
+from .tiles import NOTHING, chunk_rows, head_cost, load_rows, store_rows
+
+
+@triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
+def scatter_kernel(
+    q, k, z, cost, slope, head_scale, table, y, lse,
+    width, chunks_per_segment, M, scale2,
+    stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_cn, stride_cm, stride_cs,
+    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    ONE_BLOCK: tl.constexpr, EVEN_M: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One chunk of points, one head, all latents: y, and if asked for the log-sum-exp in base 2 of each point."""
+    head = tl.program_id(0) % H
+    chunk = tl.program_id(0) // H
+    segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, CHUNK)
+    q += segment.to(tl.int64) * stride_qb + head * stride_qh
+    z += (segment.to(tl.int64) * H + head) * M * DV
+    k += start * stride_kn + head * stride_kh
+    y += (start * H + head) * DV
+    if lse is not None:
+        lse += start * H + head
+    if cost is not None:
+        cost, slope2 = head_cost(cost, slope, head_scale, head, stride_cs)
+        cost += start * stride_cn
+    latents = tl.arange(0, BLOCK_M)
+    if ONE_BLOCK:
+        query = load_rows(q, latents, stride_qm, latents < M, D, BLOCK_D).to(k.dtype.element_ty)
+        latent = load_rows(z, latents, DV, latents < M, DV, BLOCK_DV).to(k.dtype.element_ty)
+    for first in range(0, length, BLOCK_N):
+        rows = first + tl.arange(0, BLOCK_N)
+        inside = rows < length
+        key = load_rows(k, rows, stride_kn, inside, D, BLOCK_D)
+        if ONE_BLOCK:
+            t = tl.dot(key, tl.trans(query), input_precision=PRECISION)
+            if not EVEN_M:
+                t = tl.where((latents < M)[None, :], t, -float("inf"))
+            if cost is None:
+                # The scale is positive: see the gather.
+                pivot = tl.max(t, 1) * scale2
+                p = tl.exp2(t * scale2 - pivot[:, None])
+            else:
+                pointers = cost + rows[:, None] * stride_cn + latents[None, :] * stride_cm
+                price = tl.load(pointers, mask=inside[:, None] & (latents < M)[None, :], other=0.0).to(tl.float32)
+                t = t * scale2 - slope2 * price
+                pivot = tl.maximum(tl.max(t, 1), NOTHING)
+                p = tl.exp2(t - pivot[:, None])
+            total = tl.sum(p, 1)
+            out = tl.dot(p.to(latent.dtype), latent, input_precision=PRECISION)
+        else:
+            pivot = tl.full([BLOCK_N], NOTHING, tl.float32)
+            total = tl.zeros([BLOCK_N], tl.float32)
+            out = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
+            for block in range(0, M, BLOCK_M):
+                these = block + latents
+                query = load_rows(q, these, stride_qm, these < M, D, BLOCK_D).to(k.dtype.element_ty)
+                latent = load_rows(z, these, DV, these < M, DV, BLOCK_DV).to(k.dtype.element_ty)
+                t = tl.dot(key, tl.trans(query), input_precision=PRECISION)
+                if not EVEN_M:
+                    t = tl.where((these < M)[None, :], t, -float("inf"))
+                if cost is None:
+                    new_pivot = tl.maximum(pivot, tl.max(t, 1) * scale2)
+                    p = tl.exp2(t * scale2 - new_pivot[:, None])
+                else:
+                    pointers = cost + rows[:, None] * stride_cn + these[None, :] * stride_cm
+                    price = tl.load(pointers, mask=inside[:, None] & (these < M)[None, :], other=0.0).to(tl.float32)
+                    t = t * scale2 - slope2 * price
+                    new_pivot = tl.maximum(pivot, tl.max(t, 1))
+                    p = tl.exp2(t - new_pivot[:, None])
+                shrink = tl.exp2(pivot - new_pivot)
+                total = total * shrink + tl.sum(p, 1)
+                out = tl.dot(p.to(latent.dtype), latent, out * shrink[:, None], input_precision=PRECISION)
+                pivot = new_pivot
+        empty = total == 0.0
+        safe = tl.where(empty, 1.0, total)
+        store_rows(y, rows, H * DV, inside, out * (1.0 / safe)[:, None], DV, BLOCK_DV)
+        if lse is not None:
+            tl.store(lse + rows * H, tl.where(empty, -float("inf"), pivot + tl.log2(safe)), mask=inside)
