@@ -29,19 +29,22 @@ Config = tuple[int, int, int, int]
 def configs(job: Job) -> Iterator[Config]:
     """(block_m, block_n, warps, stages) worth trying: what fits into registers and shared memory, about."""
     kernel, m, d, size = job
-    for block_m, block_n, warps, stages in itertools.product((m,) if m < 256 else (64, 128), BLOCKS_N, WARPS, STAGES):
-        tiles = 3 if kernel == "point_grad" else 1
-        registers = block_m * block_n * tiles / (32 * warps)
-        shared = stages * block_n * d * size * (3 if kernel == "point_grad" else 2)
-        if size == 4 and stages > 2:
+    both = kernel == "point_grad"
+    blocks_m = {min(m, 128)} | ({min(m, 128) // 2} if m >= 64 else set()) | ({32} if both and m >= 64 else set())
+    for block_m, block_n, warps, stages in itertools.product(sorted(blocks_m), BLOCKS_N, WARPS, STAGES):
+        # What the rows of the products are; eight warps want 128 of them.
+        height = block_n if kernel in ("scatter", "point_grad") else block_m
+        registers = block_m * block_n * (3 if both else 1) / (32 * warps)
+        shared = stages * block_n * d * size * (3 if both else 2)
+        if (warps == 8 and height < 128) or (size == 4 and stages > 2) or (block_m < min(m, 128) and stages == 4):
             continue
-        if 4 <= registers <= 200 and shared < 160_000 and block_n * d <= 128 * 128:
+        if 8 <= registers <= 200 and shared < 160_000 and block_n * d <= 128 * 128:
             yield block_m, block_n, warps, stages
 
 
 def work(job: Job, num_rows: int) -> Any:
     """A call of the operator on random data."""
-    from flare_kernels.triton_mixer import autograd, launch
+    from flare_kernels.triton_mixer import ops
 
     kernel, m, d, size = job
     dtype = torch.bfloat16 if size == 2 else torch.float32
@@ -49,14 +52,13 @@ def work(job: Job, num_rows: int) -> Any:
     torch.manual_seed(0)
     q = torch.randn(HEADS, latents, d, device="cuda", dtype=dtype)
     k, v, dy = (torch.randn(num_rows, HEADS, d, device="cuda", dtype=dtype) for _ in range(3))
-    chunks = launch.uniform_chunks(1, num_rows, HEADS)
-    plan = (None, None, 1, chunks.size, chunks.count, chunks.per_segment, chunks.width)
+    plan = (None, None, 1, num_rows, 0)
     z = torch.randn(1, HEADS, latents, d, device="cuda")
     lse = torch.full((num_rows, HEADS), 8.0 + d**0.5, device="cuda")
     lse_m = torch.full((1, HEADS, latents), 20.0, device="cuda")
     none, rest = (None, None, None), (d**-0.5, "ieee")
     flare = torch.ops.flare_connect
-    assert autograd is not None
+    assert ops is not None
     return {
         "gather": lambda: flare.gather(q, k, v, None, *none, *plan, *rest),
         "scatter": lambda: flare.scatter(q, k, z, *none, *plan, *rest, True),
@@ -71,7 +73,7 @@ def with_config(config: Config) -> Any:
     """Make the operators use one tile, whatever the table says."""
     from flare_kernels.triton_mixer import launch, ops
 
-    return mock.patch.object(ops, "tile", lambda *_: launch.Tile(*config))
+    return mock.patch.object(ops, "tile", return_value=launch.Tile(*config))
 
 
 def compile_one(job: Job, config: Config) -> tuple[Job, Config, str | None]:
@@ -139,7 +141,7 @@ def main(args: argparse.Namespace) -> None:
         rows[kernel].sort(key=lambda row: (row["bytes"], row["m"], row["d"]))
     content["machine"] = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     out = Path(args.out or TABLE)
-    lines = [f' "{kernel}": [\n' + ",\n".join("  " + json.dumps(row) for row in rows[kernel]) + "\n ]" for kernel in rows]
+    lines = [f' "{name}": [\n' + ",\n".join("  " + json.dumps(row) for row in rows[name]) + "\n ]" for name in rows]
     out.write_text(f'{{"machine": {json.dumps(content["machine"])}, "rows": {{\n' + ",\n".join(lines) + "\n}}\n")
     print(out)
 
@@ -150,7 +152,7 @@ if __name__ == "__main__":
     parser.add_argument("--m", nargs="+", type=int, default=[16, 32, 64, 128, 256], help="latents; 256: more than 128")
     parser.add_argument("--d", nargs="+", type=int, default=[16, 32, 64], help="head dim")
     parser.add_argument("--bytes", nargs="+", type=int, default=[2, 4], help="of an element")
-    parser.add_argument("--points", type=int, default=262_144)
+    parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--show", type=int, default=3, help="fastest configurations to print")
     parser.add_argument("--out", help="file to write instead of the table")

@@ -4,7 +4,8 @@
 `impl` chooses the implementation behind the same numbers; callers never change.
 """
 
-from .api import IMPLEMENTATIONS, Cost, Tokens, gather, mixer, scatter
+from .api import Cost, Tokens, gather, mixer, scatter
+from .choice import IMPLEMENTATIONS
 from .merge import merge_partials
 from .rows import spread
 from .segments import JointSegments, Segments

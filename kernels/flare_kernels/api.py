@@ -10,11 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from . import reference, sdpa
+from .choice import choose
 from .rows import place
 from .segments import JointSegments, Segments
 from .validation import check_choice, check_cost, check_latents, check_log_weights, check_points
 
-IMPLEMENTATIONS = ("auto", "sdpa", "reference")
+PRECISIONS = ("ieee", "tf32x3", "tf32")
 
 Ptr = Int[Tensor, " Bp1"] | Segments | None
 
@@ -24,8 +25,8 @@ class Cost:
     """Additive score `−slope[h] · values[n, m, head_scale[h]]`, for latents anchored on the mesh.
 
     Attributes:
-        values: cost of going from latent m's anchor to point n, ≥ 0; infinite where there is no path.
-            Gradients do not flow into it.
+        values: cost of going from latent m's anchor to point n, ≥ 0; infinite where there is no path. Best in
+            float16, with the costs of a point for one scale side by side in memory. Gradients do not flow into it.
         slope: decay of each head, ≥ 0.
         head_scale: which of the S scales each head uses; may be left out when S = 1.
     """
@@ -73,6 +74,7 @@ def gather(
     tokens: Tokens | None = None,
     return_lse: bool = False,
     impl: str = "auto",
+    precision: str = "ieee",
 ) -> Float[Tensor, "B2 H M Dv"] | tuple[Float[Tensor, "B2 H M Dv"], Float[Tensor, "B2 H M"]]:
     """Read the points into the latents (encode), a softmax over the points of each mesh.
 
@@ -88,8 +90,10 @@ def gather(
         cost: anchored scores.
         tokens: further keys and values to gather from.
         return_lse: also return `lse` [B, H, M], with which `merge_partials` joins partial gathers. SDPA does not
-            give it, so this takes the reference path.
-        impl: "auto", "sdpa" or "reference".
+            give it: without Triton this takes the reference path.
+        impl: "auto", "triton", "sdpa" or "reference"; see `flare_kernels.choice`.
+        precision: of the products of float32 inputs in Triton: "ieee", "tf32x3" (nearly as exact, on tensor cores) or
+            "tf32".
 
     Returns:
         Z [B, H, M, Dv]; zero for a latent that nothing reaches.
@@ -97,15 +101,29 @@ def gather(
     Raises:
         ValueError: if shapes, dtypes or devices do not fit.
     """
-    check_choice("impl", impl, IMPLEMENTATIONS)
+    check_choice("precision", precision, PRECISIONS)
     k, v, log_weights, segments, _ = _packed(k, v, log_weights, ptr)
     check_points(q, k, v, segments)
     check_log_weights(log_weights, k.shape[0])
-    bias = _bias(cost, k, q)
+    if cost is not None:
+        check_cost(cost.values, cost.slope, cost.head_scale, k, q)
+    chosen = choose(impl, k, v.shape[-1], with_lse=return_lse)
+    if chosen == "triton":
+        from . import fused
+
+        parts = [fused.gather(q, k, v, segments, scale, cost, log_weights, precision)]
+        if tokens is not None:
+            alone = _segments_of(tokens, segments)
+            check_points(q, tokens.k, tokens.v, alone)
+            parts.append(fused.gather(q, tokens.k.to(k.dtype), tokens.v, alone, scale, None, None, precision))
+        z, lse = parts[0] if len(parts) == 1 else fused.join(parts)
+        z = z.to(v.dtype)
+        return (z, lse) if return_lse else z
+    bias = None if cost is None else cost.bias()
     if tokens is not None:
         k, v, segments, bias, log_weights = _join(k, v, segments, bias, log_weights, tokens)
         check_points(q, k, v, segments)
-    if return_lse or impl == "reference":
+    if chosen == "reference":
         z, lse = reference.gather(q, k, v, segments, scale, bias, log_weights)
         return (z, lse) if return_lse else z
     return sdpa.gather(q, k, v, segments, scale, bias, log_weights)
@@ -120,6 +138,7 @@ def scatter(
     ptr: Ptr = None,
     cost: Cost | None = None,
     impl: str = "auto",
+    precision: str = "ieee",
 ) -> Float[Tensor, "*Bn N H Dv"]:
     """Write the latents back to the points (decode), a softmax over the latents at each point.
 
@@ -132,7 +151,9 @@ def scatter(
         scale: factor of the scores.
         ptr: offsets of the meshes, as in `gather`.
         cost: anchored scores.
-        impl: "auto", "sdpa" or "reference".
+        impl: "auto", "triton", "sdpa" or "reference"; see `flare_kernels.choice`.
+        precision: of the products of float32 inputs in Triton: "ieee", "tf32x3" (nearly as exact, on tensor cores) or
+            "tf32".
 
     Returns:
         Y, in the layout of `k`; zero at a point that no latent reaches.
@@ -140,12 +161,20 @@ def scatter(
     Raises:
         ValueError: if shapes, dtypes or devices do not fit.
     """
-    check_choice("impl", impl, IMPLEMENTATIONS)
+    check_choice("precision", precision, PRECISIONS)
     k, _, _, segments, dense = _packed(k, None, None, ptr)
     check_points(q, k, None, segments)
     check_latents(q, z, segments)
-    chosen = reference if impl == "reference" else sdpa
-    y = chosen.scatter(q, k, z, segments, scale, _bias(cost, k, q))
+    if cost is not None:
+        check_cost(cost.values, cost.slope, cost.head_scale, k, q)
+    chosen = choose(impl, k, z.shape[-1])
+    if chosen == "triton":
+        from . import fused
+
+        y = fused.scatter(q, k, z, segments, scale, cost, precision).to(z.dtype)
+    else:
+        plain = reference if chosen == "reference" else sdpa
+        y = plain.scatter(q, k, z, segments, scale, None if cost is None else cost.bias())
     return y if dense is None else y.view(*dense, *y.shape[1:])
 
 
@@ -163,6 +192,7 @@ def mixer(
     cost_decode: Cost | None = None,
     tokens: Tokens | None = None,
     impl: str = "auto",
+    precision: str = "ieee",
 ) -> Float[Tensor, "*Bn N H Dv"]:
     """Global low-rank attention: `gather` to M latents, `scatter` back; O(N·M) time, O(N) memory.
 
@@ -178,7 +208,9 @@ def mixer(
         cost: anchored scores of the gather.
         cost_decode: anchored scores of the scatter; give both or neither.
         tokens: further keys and values that latents gather from.
-        impl: "auto", "sdpa" or "reference".
+        impl: "auto", "triton", "sdpa" or "reference"; see `flare_kernels.choice`.
+        precision: of the products of float32 inputs in Triton: "ieee", "tf32x3" (nearly as exact, on tensor cores) or
+            "tf32".
 
     Returns:
         Y, in the layout of `k`.
@@ -190,11 +222,25 @@ def mixer(
     """
     if (cost is None) != (cost_decode is None):
         raise ValueError("give both `cost` and `cost_decode`, or neither: anchored latents decay in both halves")
+    check_choice("precision", precision, PRECISIONS)
+    if choose(impl, k, v.shape[-1]) == "triton" and q_decode is None and k_decode is None and tokens is None:
+        from . import fused
+
+        k, v, log_weights, segments, dense = _packed(k, v, log_weights, ptr)
+        check_points(q, k, v, segments)
+        check_log_weights(log_weights, k.shape[0])
+        for each in (cost, cost_decode):
+            if each is not None:
+                check_cost(each.values, each.slope, each.head_scale, k, q)
+        y = fused.mixer(q, k, v, segments, scale, cost, cost_decode, log_weights, precision).to(v.dtype)
+        return y if dense is None else y.view(*dense, *y.shape[1:])
     if ptr is None and k.dim() == 3:
-        ptr = Segments.from_lengths([k.shape[0]], k.device)
+        ptr = Segments.uniform(1, k.shape[0], k.device)
     elif isinstance(ptr, Tensor):
         ptr = Segments.from_ptr(ptr)
-    z = gather(q, k, v, scale=scale, ptr=ptr, log_weights=log_weights, cost=cost, tokens=tokens, impl=impl)
+    z = gather(
+        q, k, v, scale=scale, ptr=ptr, log_weights=log_weights, cost=cost, tokens=tokens, impl=impl, precision=precision
+    )
     assert isinstance(z, Tensor)
     return scatter(
         q if q_decode is None else q_decode,
@@ -204,6 +250,7 @@ def mixer(
         ptr=ptr,
         cost=cost_decode,
         impl=impl,
+        precision=precision,
     )
 
 
@@ -215,21 +262,29 @@ def _packed(
         if ptr is not None:
             raise ValueError("`ptr` describes the packed form [N, H, D]; leave it out with dense [B, N, H, D]")
         num_meshes, num_points = k.shape[:2]
-        segments = Segments.from_lengths([num_points] * num_meshes, k.device)
+        segments = Segments.uniform(num_meshes, num_points, k.device)
         flat = None if log_weights is None else log_weights.reshape(-1)
         return k.flatten(0, 1), k if v is None else v.flatten(0, 1), flat, segments, (num_meshes, num_points)
     if ptr is None:
-        segments = Segments.from_lengths([k.shape[0]], k.device)
+        segments = Segments.uniform(1, k.shape[0], k.device)
     else:
         segments = ptr if isinstance(ptr, Segments) else Segments.from_ptr(ptr)
     return k, k if v is None else v, log_weights, segments, None
 
 
-def _bias(cost: Cost | None, k: Tensor, q: Tensor) -> Tensor | None:
-    if cost is None:
-        return None
-    check_cost(cost.values, cost.slope, cost.head_scale, k, q)
-    return cost.bias()
+def _segments_of(tokens: Tokens, segments: Segments) -> Segments:
+    """Where the tokens of each mesh are, by themselves."""
+    if isinstance(tokens.ptr, JointSegments):
+        return tokens.ptr.token_segments
+    if tokens.ptr is None:
+        alone = Segments.uniform(1, tokens.k.shape[0], tokens.k.device)
+    else:
+        alone = tokens.ptr if isinstance(tokens.ptr, Segments) else Segments.from_ptr(tokens.ptr)
+    if alone.num_segments != segments.num_segments:
+        raise ValueError(
+            f"the `ptr` of the tokens holds {alone.num_segments} meshes, that of the points {segments.num_segments}"
+        )
+    return alone
 
 
 def _join(
@@ -239,7 +294,7 @@ def _join(
     joint = tokens.ptr
     if not isinstance(joint, JointSegments):
         if joint is None:
-            joint = Segments.from_lengths([tokens.k.shape[0]], k.device)
+            joint = Segments.uniform(1, tokens.k.shape[0], k.device)
         joint = segments.interleave(joint if isinstance(joint, Segments) else Segments.from_ptr(joint))
     if (len(joint.points), len(joint.tokens)) != (k.shape[0], tokens.k.shape[0]):
         raise ValueError(

@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+# Rows up to which a size of chunk is used.
+_CHUNKS = ((2**16, 256), (2**20, 512), (2**23, 2048), (2**27, 8192))
+
 
 @dataclass(frozen=True, eq=False)
 class Segments:
@@ -24,6 +27,8 @@ class Segments:
         is_uniform: whether all segments have the same length, so that packed is dense.
         width: L, slots a segment in the padded form [B, L]; a multiple of 16 unless the segments are uniform, because
             attention on a GPU wants its masks aligned.
+        chunk: rows of the pieces that GPU programs take where lengths differ; larger for more rows, so that partial
+            results stay small beside the data.
     """
 
     ptr: Int[Tensor, " Bp1"]
@@ -32,6 +37,7 @@ class Segments:
     num_rows: int = field(init=False)
     is_uniform: bool = field(init=False)
     width: int = field(init=False)
+    chunk: int = field(init=False)
     # Index tensors made on first use. A plain dict, because torch.compile cannot trace functools.cached_property.
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
@@ -44,6 +50,7 @@ class Segments:
             "num_rows": sum(self.lengths),
             "is_uniform": uniform,
             "width": longest if uniform else -(-longest // 16) * 16,
+            "chunk": next((size for most, size in _CHUNKS if sum(self.lengths) <= most), _CHUNKS[-1][1]),
         }
         for name, value in sizes.items():
             object.__setattr__(self, name, value)
@@ -69,6 +76,37 @@ class Segments:
         ptr = torch.zeros(len(lengths) + 1, dtype=torch.int64)
         ptr[1:] = torch.tensor(list(lengths), dtype=torch.int64).cumsum(0)
         return cls(ptr.to(device), tuple(int(length) for length in lengths))
+
+    @classmethod
+    def uniform(cls, num_segments: int, width: int, device: torch.device) -> "Segments":
+        """Segments that are all equally long; made once for each size and device."""
+        if torch.compiler.is_compiling():
+            return cls.from_lengths([width] * num_segments, device)
+        key = (num_segments, width, device)
+        if key not in _uniform:
+            if len(_uniform) >= _REMEMBERED:
+                _uniform.clear()
+            _uniform[key] = cls.from_lengths([width] * num_segments, device)
+        return _uniform[key]
+
+    @property
+    def chunks(self) -> tuple[Int[Tensor, "K 3"], Int[Tensor, " Bp1"]]:
+        """Pieces of at most `chunk` rows, each in one segment: (segment, first row, rows); where a segment's pieces start.
+
+        The table has a few more rows than there are pieces, all empty: its size follows from N and B.
+        """
+        if "chunks" not in self._cache:
+            lengths = self.ptr[1:] - self.ptr[:-1]
+            starts = torch.zeros_like(self.ptr)
+            starts[1:] = torch.cumsum((lengths + self.chunk - 1) // self.chunk, 0)
+            pieces = torch.arange(self.num_rows // self.chunk + self.num_segments, device=self.ptr.device)
+            segment = (torch.searchsorted(starts, pieces, right=True) - 1).clamp(max=self.num_segments - 1)
+            first = (pieces - starts[segment]) * self.chunk
+            rows = (lengths[segment] - first).clamp(0, self.chunk)
+            first = torch.where(rows > 0, self.ptr[segment] + first, 0)
+            self._cache["chunks"] = torch.stack([segment, first, rows], 1)
+            self._cache["chunk_starts"] = starts
+        return self._cache["chunks"], self._cache["chunk_starts"]
 
     @property
     def slices(self) -> tuple[slice, ...]:
@@ -108,7 +146,7 @@ class Segments:
     def with_indices(self) -> "Segments":
         """Make the index tensors now: what is traced by `torch.compile` then only reads them. Returns itself."""
         if not self.is_uniform:
-            _ = self.padding, self.row_slots
+            _ = self.padding, self.row_slots, self.chunks
         if self.num_segments > 1:
             _ = self.batch
         return self
@@ -129,7 +167,12 @@ class Segments:
             Segments(self.ptr + other.ptr, lengths),
             torch.arange(self.num_rows, device=self.ptr.device) + other.ptr[self.batch],
             torch.arange(other.num_rows, device=self.ptr.device) + self.ptr[other.batch + 1],
+            other,
         )
+
+
+_uniform: dict[tuple[int, int, torch.device], Segments] = {}
+_REMEMBERED = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,11 +183,13 @@ class JointSegments:
         segments: of the joint packing.
         points: place in it of each row of the first packing.
         tokens: place in it of each row of the second.
+        token_segments: of the second packing alone.
     """
 
     segments: Segments
     points: Int[Tensor, " N"]
     tokens: Int[Tensor, " Nt"]
+    token_segments: Segments
 
 
 def _short(values: list[int]) -> str:

@@ -227,7 +227,7 @@ def test_compiles_without_graph_breaks():
         ({"v": torch.zeros(9, 2, 4)}, "`v` must be"),
         ({"k": torch.zeros(10, 2, 5)}, "`k` must be"),
         ({"log_weights": torch.zeros(3)}, "`log_weights` must be"),
-        ({"impl": "magic"}, "`impl` must be one of auto, sdpa, reference, got 'magic'"),
+        ({"impl": "magic"}, "`impl` must be one of auto, triton, sdpa, reference, got 'magic'"),
         ({"q": torch.zeros(2, 0, 4)}, "at least one latent"),
         ({"k": torch.zeros(10, 2, 4, dtype=torch.int64)}, "floating"),
         ({"q": torch.zeros(3, 2, 5, 4)}, "latents for 3 meshes"),

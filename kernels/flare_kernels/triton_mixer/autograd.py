@@ -18,15 +18,13 @@ assert _ops.library is not None
 
 
 class Plan(NamedTuple):
-    """A `Chunks` as plain arguments of an operator."""
+    """Where segments are: (B, rows of each) where all are equally long, else a table; see `Segments.chunks`."""
 
     table: Tensor | None
     offsets: Tensor | None
     segments: int
-    size: int
-    count: int
-    per_segment: int
     width: int
+    size: int
 
 
 class Scores(NamedTuple):
@@ -134,7 +132,7 @@ class _Scatter(torch.autograd.Function):
         *tensors, ctx.plan, ctx.settings = inputs
         y, lse = output
         ctx.mark_non_differentiable(lse)
-        ctx.save_for_backward(*tensors, _if_blocks(tensors[0], y), lse)
+        ctx.save_for_backward(*tensors, _if_blocks(tensors[0], y, tensors[1]), lse)
 
     @staticmethod
     @once_differentiable
@@ -147,7 +145,8 @@ class _Scatter(torch.autograd.Function):
             q, k, None, dy, y, z, None, None, lse, None, None, False, None, None, None, cost, slope, head_scale,
             *ctx.plan, scale, precision,
         )  # fmt: skip
-        return dq, dk, dz.to(z.dtype), None, dslope.to(slope.dtype) if ctx.needs_input_grad[4] else None, None, None, None
+        dslope = dslope.to(slope.dtype) if ctx.needs_input_grad[4] else None
+        return dq, dk, dz.to(z.dtype), None, dslope, None, None, None
 
     vmap = staticmethod(_no_vmap)
 
@@ -164,9 +163,7 @@ class _Mixer(torch.autograd.Function):
             q, k, v, log_weights, cost_encode, slope_encode, scale_encode, *plan, scale, precision
         )
         wants = _wants_grad(q, k, v, log_weights, slope_encode, slope_decode)
-        y, lse_points = _flare.scatter(
-            q, k, z, cost_decode, slope_decode, scale_decode, *plan, scale, precision, wants
-        )
+        y, lse_points = _flare.scatter(q, k, z, cost_decode, slope_decode, scale_decode, *plan, scale, precision, wants)
         return y, z, lse_latents, lse_points
 
     @staticmethod
@@ -174,7 +171,7 @@ class _Mixer(torch.autograd.Function):
         *tensors, ctx.plan, ctx.settings = inputs
         y, *rest = output
         ctx.mark_non_differentiable(*rest)
-        ctx.save_for_backward(*tensors, _if_blocks(tensors[0], y), *rest)
+        ctx.save_for_backward(*tensors, _if_blocks(tensors[0], y, tensors[1]), *rest)
 
     @staticmethod
     @once_differentiable
@@ -202,6 +199,8 @@ def _wants_grad(*tensors: Tensor | None) -> bool:
     return any(x is not None and x.requires_grad for x in tensors)
 
 
-def _if_blocks(q: Tensor, y: Tensor) -> Tensor | None:
+def _if_blocks(q: Tensor, y: Tensor, k: Tensor) -> Tensor | None:
     """The output, where the backward needs it: with several blocks of latents no tile sees a point's whole sum."""
-    return y if q.shape[-2] > _ops.MAX_BLOCK_M else None
+    latents, dim = q.shape[-2:]
+    block = _ops.tile("point_grad", latents, max(dim, y.shape[-1]), k.element_size()).block_m
+    return y if latents > block else None

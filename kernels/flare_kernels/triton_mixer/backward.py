@@ -55,14 +55,12 @@ def latent_grad_kernel(
 
 @triton.jit
 def decode_grad(t, dy, latent, lse, delta, PRECISION: tl.constexpr):
-    """dS of the scatter: `Pd∘(dY Zᵀ − δn)`; δn from the tile where all latents are in it, else as given."""
+    """The scatter's dS: `Pd∘(dY Zᵀ − δn)`; δn from the tile where all latents are in it, else as given."""
     p = tl.exp2(t - tl.where(lse == -float("inf"), float("inf"), lse)[:, None])
     dp = tl.dot(dy, tl.trans(latent), input_precision=PRECISION)
     if delta is None:
-        ds = p * (dp - tl.sum(p * dp, 1)[:, None])
-    else:
-        ds = p * (dp - delta[:, None])
-    return ds
+        delta = tl.sum(p * dp, 1)
+    return p * (dp - delta[:, None])
 
 
 @triton.jit
@@ -241,10 +239,11 @@ def point_grad_kernel(
     elif length <= 0:
         for at in range(0, M * D, BLOCK_M):
             tl.store(part_dq + at + offsets, tl.zeros([BLOCK_M], tl.float32), mask=at + offsets < M * D)
-    if ENCODE:
+    # One condition inside the other: the second names what does not exist without the first.
+    if ENCODE:  # noqa: SIM102
         if cost_encode is not None:
             tl.store(part_slope_encode + chunk * H + head, -tl.sum(slope_sum_encode, 0))
-    if DECODE:
+    if DECODE:  # noqa: SIM102
         if cost_decode is not None:
             tl.store(part_slope_decode + chunk * H + head, -tl.sum(slope_sum_decode, 0))
 

@@ -9,69 +9,40 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import NamedTuple
 
 # Rows of a chunk are a multiple of this, so that every tile size of the table divides them.
 CHUNK_STEP = 128
 MAX_CHUNK = 16_384
 # Enough programs for every multiprocessor of a large GPU to hold several, a few times over.
-PROGRAMS = 4096
-MAX_BLOCK_M = 128
+PROGRAMS = 2048
 SEVERAL_BLOCKS = 256  # the m of the rows for more latents than one block holds
 TABLE = Path(__file__).with_name("launches.json")
 
 
-@dataclass(frozen=True, eq=False)
-class Chunks:
-    """The pieces of the points that programs take.
+class Chunks(NamedTuple):
+    """How many pieces of the points programs take.
 
     Attributes:
-        num_segments: B.
         size: rows of a full chunk.
-        count: chunks, or with a table an upper bound of it that follows from shapes.
+        count: chunks; with a table an upper bound that follows from shapes.
         per_segment: chunks of each segment where all are equally long.
-        width: rows of each segment where all are equally long.
-        table: [count, 3] of (segment, first row, rows) where lengths differ, else None.
-        offsets: [B+1], first chunk of each segment, with the table.
     """
 
-    num_segments: int
     size: int
     count: int
     per_segment: int
-    width: int
-    table: Tensor | None = None
-    offsets: Tensor | None = None
 
 
-def chunk_size(num_rows: int, num_segments: int, heads: int, blocks: int = 1) -> int:
-    """Rows of a chunk, a power of two times `CHUNK_STEP`: from shapes only, so that sums are always in the same order."""
-    chunks = max(1, PROGRAMS // (heads * blocks) - num_segments)
+@functools.lru_cache(maxsize=4096)
+def uniform_chunks(num_segments: int, width: int, heads: int) -> Chunks:
+    """Chunks of segments that are equally long; from shapes only, so that sums are always in the same order."""
+    wanted = max(1, PROGRAMS // heads)
     size = CHUNK_STEP
-    while size < MAX_CHUNK and size * chunks < num_rows:
+    while size < MAX_CHUNK and size * wanted < num_segments * width:
         size *= 2
-    return size
-
-
-def uniform_chunks(num_segments: int, width: int, heads: int, blocks: int = 1) -> Chunks:
-    """Chunks of segments that are equally long."""
-    size = chunk_size(num_segments * width, num_segments, heads, blocks)
     per_segment = max(1, -(-width // size))
-    return Chunks(num_segments, size, num_segments * per_segment, per_segment, width)
-
-
-def ragged_chunks(ptr: Tensor, num_rows: int, size: int) -> tuple[Tensor, Tensor]:
-    """Table and offsets of the chunks of segments of any lengths, without asking the device for a number."""
-    lengths = ptr[1:] - ptr[:-1]
-    offsets = torch.zeros_like(ptr)
-    torch.cumsum((lengths + size - 1) // size, 0, out=offsets[1:])
-    ids = torch.arange(num_rows // size + len(lengths), device=ptr.device)
-    segment = torch.searchsorted(offsets, ids, right=True).sub_(1).clamp_(max=len(lengths) - 1)
-    first = (ids - offsets[segment]) * size
-    rows = (lengths[segment] - first).clamp_(0, size)
-    return torch.stack([segment, ptr[segment] + torch.where(rows > 0, first, 0), rows], 1).contiguous(), offsets
+    return Chunks(size, num_segments * per_segment, per_segment)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,23 @@
 """The kernels as operators of torch, under the namespace `flare_connect`: four functions of tensors without autograd.
 
-Each takes packed tensors and the numbers of a `Chunks`; `autograd.py` joins them. Gradients of sums over points come
+Each takes packed tensors and a `Plan` of the segments; `autograd.py` joins them. Gradients of sums over points come
 back summed. Log-sum-exps are in base 2.
 """
 
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from .backward import latent_grad_kernel, point_grad_kernel, sum_kernel
+from .dispatch import launch
 from .gather import gather_kernel, merge_kernel
-from .launch import MAX_BLOCK_M, block_of, tile
+from .launch import Chunks, block_of, tile, uniform_chunks
 from .scatter import scatter_kernel
 
 LOG2_E = 1.4426950408889634
 
-_CHUNKS = "Tensor? table, Tensor? offsets, int segments, int size, int count, int per_segment, int width"
+_CHUNKS = "Tensor? table, Tensor? offsets, int segments, int width, int size"
 _COST = "Tensor? cost, Tensor? slope, Tensor? head_scale"
 _SCHEMAS = {
     "gather": f"(Tensor q, Tensor k, Tensor v, Tensor? log_weights, {_COST}, {_CHUNKS}, float scale, str precision)"
@@ -37,6 +37,14 @@ for _name, _schema in _SCHEMAS.items():
     library.define(_name + _schema)
 
 
+def _cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _chunks(table: Tensor | None, segments: int, width: int, size: int, heads: int) -> Chunks:
+    return uniform_chunks(segments, width, heads) if table is None else Chunks(size, table.shape[0], 0)
+
+
 def _cost_strides(cost: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if cost is None else (cost.stride(0), cost.stride(1), cost.stride(2))
 
@@ -48,87 +56,90 @@ def _latent_strides(q: Tensor) -> tuple[int, int, int]:
 def _sum(parts: Tensor, out: Tensor, factor: float, groups: int, step: int, per_segment: int, offsets: Any) -> None:
     row = out.numel() // groups
     block = 32
-    sum_kernel[(triton.cdiv(row, block), groups)](
-        parts, offsets, out, per_segment, step, row, factor, BLOCK_C=64, BLOCK_X=block, num_warps=4
-    )
+    launch(
+        sum_kernel, (_cdiv(row, block), groups), (parts, offsets, out), (per_segment, step, row, factor), (),
+        (64, block),
+    )  # fmt: skip
 
 
 def gather(
     q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None,
     cost: Tensor | None, slope: Tensor | None, head_scale: Tensor | None,
-    table: Tensor | None, offsets: Tensor | None, segments: int, size: int, count: int, per_segment: int, width: int,
+    table: Tensor | None, offsets: Tensor | None, segments: int, width: int, size: int,
     scale: float, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Z [B, H, M, Dv] and its log-sum-exp [B, H, M], in fp32."""
     heads, latents, dim = q.shape[-3:]
     value_dim = v.shape[-1]
     block_d, block_dv = block_of(dim), block_of(value_dim)
+    size, count, per_segment = _chunks(table, segments, width, size, heads)
     chosen = tile("gather", latents, max(dim, value_dim), k.element_size())
     block_m = chosen.block_m
     part_z = k.new_empty((count, heads, latents, value_dim), dtype=torch.float32)
     part_pivot, part_sum = k.new_empty((2, count, heads, latents), dtype=torch.float32)
     z = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
     lse = k.new_empty((segments, heads, latents), dtype=torch.float32)
-    gather_kernel[(heads * count * triton.cdiv(latents, block_m),)](
-        q, k, v, log_weights, cost, slope, head_scale, table, part_z, part_pivot, part_sum,
-        width, per_segment, latents, scale * LOG2_E,
-        *_latent_strides(q), k.stride(0), k.stride(1), v.stride(0), v.stride(1), *_cost_strides(cost),
-        H=heads, D=dim, DV=value_dim, CHUNK=size,
-        BLOCK_M=block_m, BLOCK_N=chosen.block_n, BLOCK_D=block_d, BLOCK_DV=block_dv, PRECISION=precision,
-        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+    launch(
+        gather_kernel, heads * count * _cdiv(latents, block_m),
+        (q, k, v, log_weights, cost, slope, head_scale, table, part_z, part_pivot, part_sum),
+        (width, per_segment, latents, scale * LOG2_E),
+        (*_latent_strides(q), k.stride(0), k.stride(1), v.stride(0), v.stride(1), *_cost_strides(cost)),
+        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, precision),
+        chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
-    merge_kernel[(segments * heads * triton.cdiv(latents, 4),)](
-        part_z, part_pivot, part_sum, offsets, z, lse, per_segment, latents,
-        H=heads, DV=value_dim, BLOCK_M=4, BLOCK_C=max(4, 1024 // block_dv), BLOCK_DV=block_dv, num_warps=4,
+    launch(
+        merge_kernel, segments * heads * _cdiv(latents, 4),
+        (part_z, part_pivot, part_sum, offsets, z, lse), (per_segment, latents), (),
+        (heads, value_dim, 4, max(4, 1024 // block_dv), block_dv),
     )  # fmt: skip
     return z, lse
 
 
 def scatter(
     q: Tensor, k: Tensor, z: Tensor, cost: Tensor | None, slope: Tensor | None, head_scale: Tensor | None,
-    table: Tensor | None, offsets: Tensor | None, segments: int, size: int, count: int, per_segment: int, width: int,
+    table: Tensor | None, offsets: Tensor | None, segments: int, width: int, size: int,
     scale: float, precision: str, with_lse: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Y [N, H, Dv] in the dtype of `k`, and the log-sum-exp [N, H] of each point, empty unless asked for."""
     heads, latents, dim = q.shape[-3:]
     value_dim = z.shape[-1]
     block_d, block_dv = block_of(dim), block_of(value_dim)
+    size, count, per_segment = _chunks(table, segments, width, size, heads)
     chosen = tile("scatter", latents, max(dim, value_dim), k.element_size())
     block_m = chosen.block_m
     y = k.new_empty((k.shape[0], heads, value_dim))
     lse = k.new_empty((k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
-    scatter_kernel[(heads * count,)](
-        q, k, z, cost, slope, head_scale, table, y, lse if with_lse else None,
-        width, per_segment, latents, scale * LOG2_E,
-        *_latent_strides(q), k.stride(0), k.stride(1), *_cost_strides(cost),
-        H=heads, D=dim, DV=value_dim, CHUNK=size,
-        BLOCK_M=block_m, BLOCK_N=chosen.block_n, BLOCK_D=block_d, BLOCK_DV=block_dv,
-        ONE_BLOCK=latents <= block_m, EVEN_M=latents % block_m == 0, PRECISION=precision,
-        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+    launch(
+        scatter_kernel, heads * count, (q, k, z, cost, slope, head_scale, table, y, lse if with_lse else None),
+        (width, per_segment, latents, scale * LOG2_E),
+        (*_latent_strides(q), k.stride(0), k.stride(1), *_cost_strides(cost)),
+        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, latents <= block_m,
+         latents % block_m == 0, precision),
+        chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
     return y, lse
 
 
 def latent_grad(
     q: Tensor, k: Tensor, dy: Tensor, lse: Tensor, cost: Tensor | None, slope: Tensor | None,
-    head_scale: Tensor | None, table: Tensor | None, offsets: Tensor | None, segments: int, size: int, count: int,
-    per_segment: int, width: int, scale: float, precision: str,
+    head_scale: Tensor | None, table: Tensor | None, offsets: Tensor | None, segments: int, width: int, size: int,
+    scale: float, precision: str,
 ) -> Tensor:  # fmt: skip
-    """dZ [B, H, M, Dv] in fp32, from the gradient of the points."""
+    """Gradient dZ [B, H, M, Dv] in fp32, from the gradient of the points."""
     heads, latents, dim = q.shape[-3:]
     value_dim = dy.shape[-1]
     block_d, block_dv = block_of(dim), block_of(value_dim)
+    size, count, per_segment = _chunks(table, segments, width, size, heads)
     chosen = tile("latent_grad", latents, max(dim, value_dim), k.element_size())
     block_m = chosen.block_m
     parts = k.new_empty((count, heads, latents, value_dim), dtype=torch.float32)
     dz = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
-    latent_grad_kernel[(heads * count * triton.cdiv(latents, block_m),)](
-        q, k, dy, lse, cost, slope, head_scale, table, parts,
-        width, per_segment, latents, scale * LOG2_E,
-        *_latent_strides(q), k.stride(0), k.stride(1), dy.stride(0), dy.stride(1), *_cost_strides(cost),
-        H=heads, D=dim, DV=value_dim, CHUNK=size,
-        BLOCK_M=block_m, BLOCK_N=chosen.block_n, BLOCK_D=block_d, BLOCK_DV=block_dv, PRECISION=precision,
-        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+    launch(
+        latent_grad_kernel, heads * count * _cdiv(latents, block_m),
+        (q, k, dy, lse, cost, slope, head_scale, table, parts), (width, per_segment, latents, scale * LOG2_E),
+        (*_latent_strides(q), k.stride(0), k.stride(1), dy.stride(0), dy.stride(1), *_cost_strides(cost)),
+        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, precision),
+        chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
     _sum(parts, dz, 1.0, segments, 1, per_segment, offsets)
     return dz
@@ -139,7 +150,7 @@ def point_grad(
     lse_latents: Tensor | None, lse_points: Tensor | None, dlse: Tensor | None, log_weights: Tensor | None,
     weight_grad: bool, cost_encode: Tensor | None, slope_encode: Tensor | None, scale_encode: Tensor | None,
     cost_decode: Tensor | None, slope_decode: Tensor | None, scale_decode: Tensor | None,
-    table: Tensor | None, offsets: Tensor | None, segments: int, size: int, count: int, per_segment: int, width: int,
+    table: Tensor | None, offsets: Tensor | None, segments: int, width: int, size: int,
     scale: float, precision: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(dq, dk, dv, dlog_weights, dslope_encode, dslope_decode); the last four may be empty."""
@@ -147,6 +158,7 @@ def point_grad(
     value_dim = z.shape[-1]
     num_rows = k.shape[0]
     block_d, block_dv = block_of(dim), block_of(value_dim)
+    size, count, per_segment = _chunks(table, segments, width, size, heads)
     chosen = tile("point_grad", latents, max(dim, value_dim), k.element_size())
     block_m = chosen.block_m
     encode, decode = dz is not None, dy is not None
@@ -156,36 +168,39 @@ def point_grad(
     parts = k.new_empty((count, heads, latents, dim), dtype=torch.float32)
     slopes_encode = k.new_empty((count if cost_encode is not None else 0, heads), dtype=torch.float32)
     slopes_decode = k.new_empty((count if cost_decode is not None else 0, heads), dtype=torch.float32)
-    shared = cost_encode is not None and cost_decode is not None and _same(
-        cost_encode, scale_encode, cost_decode, scale_decode
-    )  # fmt: skip
-    point_grad_kernel[(heads * count,)](
-        q, k, v, dy, y, z, dz, lse_latents, lse_points, dlse, log_weights,
-        cost_encode, slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table,
-        dk, dv, parts, dweights if weight_grad else None, slopes_encode, slopes_decode,
-        width, per_segment, latents, scale * LOG2_E, scale,
-        *_latent_strides(q), k.stride(0), k.stride(1),
-        *((0, 0) if v is None else (v.stride(0), v.stride(1))), *((0, 0) if dy is None else (dy.stride(0), dy.stride(1))),
-        *_cost_strides(cost_encode), *_cost_strides(cost_decode),
-        H=heads, D=dim, DV=value_dim, CHUNK=size,
-        BLOCK_M=block_m, BLOCK_N=chosen.block_n, BLOCK_D=block_d, BLOCK_DV=block_dv,
-        ENCODE=encode, DECODE=decode, SHARED_COST=shared,
-        ONE_BLOCK=latents <= block_m, EVEN_M=latents % block_m == 0, PRECISION=precision,
-        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+    shared = _same(cost_encode, cost_decode) and _same(scale_encode, scale_decode)
+    value_strides = (0, 0) if v is None else (v.stride(0), v.stride(1))
+    grad_strides = (0, 0) if dy is None else (dy.stride(0), dy.stride(1))
+    launch(
+        point_grad_kernel, heads * count,
+        (q, k, v, dy, y, z, dz, lse_latents, lse_points, dlse, log_weights, cost_encode, slope_encode, scale_encode,
+         cost_decode, slope_decode, scale_decode, table, dk, dv, parts, dweights if weight_grad else None,
+         slopes_encode, slopes_decode),
+        (width, per_segment, latents, scale * LOG2_E, scale),
+        (*_latent_strides(q), k.stride(0), k.stride(1), *value_strides, *grad_strides, *_cost_strides(cost_encode),
+         *_cost_strides(cost_decode)),
+        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, encode, decode, shared,
+         latents <= block_m, latents % block_m == 0, precision),
+        chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
     dq = torch.empty_like(q, memory_format=torch.contiguous_format)
     if q.dim() == 3:
         _sum(parts, dq, scale, 1, segments, per_segment, offsets)
     else:
         _sum(parts, dq, scale, segments, 1, per_segment, offsets)
-    return dq, dk, dv, dweights.sum(1), slopes_encode.sum(0), slopes_decode.sum(0)
+    nothing = k.new_empty(0, dtype=torch.float32)
+    return (
+        dq, dk, dv,
+        dweights.sum(1) if weight_grad else nothing,
+        slopes_encode.sum(0) if cost_encode is not None else nothing.clone(),
+        slopes_decode.sum(0) if cost_decode is not None else nothing.clone(),
+    )  # fmt: skip
 
 
-def _same(cost: Tensor, head_scale: Tensor | None, other: Tensor, other_scale: Tensor | None) -> bool:
-    def key(x: Tensor | None) -> Any:
-        return None if x is None else (x.data_ptr(), x.stride(), x.shape)
-
-    return key(cost) == key(other) and key(head_scale) == key(other_scale)
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
 
 
 def _fake_gather(q: Tensor, k: Tensor, v: Tensor, log_weights: Any, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -214,8 +229,8 @@ def _fake_point_grad(
         k.new_empty((num_rows, heads, q.shape[-1])),
         k.new_empty((num_rows if dz is not None else 0, heads, z.shape[-1])),
         k.new_empty(num_rows if weight_grad else 0, dtype=torch.float32),
-        k.new_empty(heads, dtype=torch.float32),
-        k.new_empty(heads, dtype=torch.float32),
+        k.new_empty(heads if cost_encode is not None else 0, dtype=torch.float32),
+        k.new_empty(heads if cost_decode is not None else 0, dtype=torch.float32),
     )
 
 

@@ -1,0 +1,89 @@
+"""The Triton path: tensors in the layout that kernels want, plans of the segments, and joining of tokens.
+
+Imported only where Triton runs.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .merge import merge_partials
+from .segments import Segments
+from .triton_mixer import autograd
+from .triton_mixer.autograd import Plan, Scores, Settings
+
+if TYPE_CHECKING:
+    from .api import Cost
+
+
+def gather(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    segments: Segments,
+    scale: float,
+    cost: "Cost | None",
+    log_weights: Tensor | None,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """(z, lse) in fp32."""
+    q, k, v, scale = _ready(q, k, v, scale)
+    return autograd.gather(q, k, v, log_weights, _scores(cost), _plan(segments), Settings(scale, precision))
+
+
+def scatter(
+    q: Tensor, k: Tensor, z: Tensor, segments: Segments, scale: float, cost: "Cost | None", precision: str
+) -> Tensor:
+    """Y in the dtype of `k` (under autocast, in its dtype)."""
+    q, k, _, scale = _ready(q, k, None, scale)
+    return autograd.scatter(q, k, z.contiguous(), _scores(cost), _plan(segments), Settings(scale, precision))
+
+
+def mixer(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    segments: Segments,
+    scale: float,
+    cost: "Cost | None",
+    cost_decode: "Cost | None",
+    log_weights: Tensor | None,
+    precision: str,
+) -> Tensor:
+    """Gather and scatter in one."""
+    q, k, v, scale = _ready(q, k, v, scale)
+    plan, settings = _plan(segments), Settings(scale, precision)
+    return autograd.mixer(q, k, v, log_weights, _scores(cost), _scores(cost_decode), plan, settings)
+
+
+def join(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Latents of gathers over points and over tokens, merged."""
+    return merge_partials(*zip(*parts, strict=True))
+
+
+def _ready(q: Tensor, k: Tensor, v: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Autocast as SDPA does it; one dtype for keys and values; a positive scale; dims next to each other."""
+    kind = k.device.type
+    if torch.is_autocast_enabled(kind):
+        k = k.to(torch.get_autocast_dtype(kind))
+    if not scale > 0:
+        # The kernels take the largest product for the largest score.
+        q, scale = q * scale, 1.0
+    q, k = _rows(q), _rows(k)
+    return q, k, k if v is None else _rows(v.to(k.dtype)), scale
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _plan(segments: Segments) -> Plan:
+    if segments.is_uniform:
+        return Plan(None, None, segments.num_segments, segments.width, 0)
+    table, starts = segments.chunks
+    return Plan(table, starts, segments.num_segments, 0, segments.chunk)
+
+
+def _scores(cost: "Cost | None") -> Scores:
+    return Scores() if cost is None else Scores(cost.values.detach(), cost.slope, cost.head_scale)
