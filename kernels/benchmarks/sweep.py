@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 KERNELS = ("gather", "scatter", "latent_grad", "point_grad")
 HEADS = 8
-BLOCKS_N, WARPS, STAGES = (32, 64, 128, 256), (4, 8), (1, 2, 3, 4)
+BLOCKS_N, WARPS, STAGES = (32, 64, 128), (4, 8), (1, 3, 4)
 Job = tuple[str, int, int, int]
 Config = tuple[int, int, int, int]
 
@@ -36,7 +36,7 @@ def configs(job: Job) -> Iterator[Config]:
         height = block_n if kernel in ("scatter", "point_grad") else block_m
         registers = block_m * block_n * (3 if both else 1) / (32 * warps)
         shared = stages * block_n * d * size * (3 if both else 2)
-        if (warps == 8 and height < 128) or (size == 4 and stages > 2) or (block_m < min(m, 128) and stages == 4):
+        if (warps == 8 and height < 128) or (size == 4 and stages > 2) or (block_m < min(m, 128) and stages == 3):
             continue
         if 8 <= registers <= 200 and shared < 160_000 and block_n * d <= 128 * 128:
             yield block_m, block_n, warps, stages

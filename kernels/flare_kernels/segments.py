@@ -91,7 +91,7 @@ class Segments:
 
     @property
     def chunks(self) -> tuple[Int[Tensor, "K 3"], Int[Tensor, " Bp1"]]:
-        """Pieces of at most `chunk` rows, each in one segment: (segment, first row, rows); where a segment's pieces start.
+        """Pieces of at most `chunk` rows in one segment (segment, first row, rows); where a segment's pieces start.
 
         The table has a few more rows than there are pieces, all empty: its size follows from N and B.
         """

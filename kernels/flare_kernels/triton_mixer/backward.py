@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import LARGEST, chunk_rows, head_cost, load_rows, store_rows
+from .tiles import LARGEST, chunk_rows, head_cost, load_cost, load_numbers, load_rows, store_rows
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
@@ -20,15 +20,13 @@ def latent_grad_kernel(
 ):  # fmt: skip
     """`dZ = Pdᵀ dY` of one chunk, one head, one block of latents."""
     head = tl.program_id(0) % H
-    rest = tl.program_id(0) // H
+    others = tl.program_id(0) // H
     num_blocks = tl.cdiv(M, BLOCK_M)
-    chunk = rest // num_blocks
-    latents = (rest % num_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    chunk = others // num_blocks
+    latents = (others % num_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, CHUNK)
-    query = load_rows(
-        q + segment.to(tl.int64) * stride_qb + head * stride_qh, latents, stride_qm, latents < M, D, BLOCK_D
-    )
-    query = query.to(k.dtype.element_ty)
+    q += segment.to(tl.int64) * stride_qb + head * stride_qh
+    query = load_rows(q, latents, stride_qm, M, True, D, BLOCK_D).to(k.dtype.element_ty)
     k += start * stride_kn + head * stride_kh
     dy += start * stride_yn + head * stride_yh
     lse += start * H + head
@@ -38,25 +36,22 @@ def latent_grad_kernel(
     dz = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     for first in range(0, length, BLOCK_N):
         rows = first + tl.arange(0, BLOCK_N)
-        inside = rows < length
-        key = load_rows(k, rows, stride_kn, inside, D, BLOCK_D)
-        grad = load_rows(dy, rows, stride_yn, inside, DV, BLOCK_DV)
+        key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
+        grad = load_rows(dy, rows, stride_yn, length, True, DV, BLOCK_DV)
         t = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale2
         if cost is not None:
-            pointers = cost + rows[None, :] * stride_cn + latents[:, None] * stride_cm
-            t -= slope2 * tl.load(pointers, mask=inside[None, :] & (latents < M)[:, None], other=0.0).to(tl.float32)
-        # A row outside weighs nothing; nor does one that no latent reaches (t and its lse are −∞ there).
-        at = tl.load(lse + rows * H, mask=inside, other=float("inf"))
-        p = tl.exp2(t - tl.where(at == -float("inf"), float("inf"), at)[None, :])
+            t -= slope2 * load_cost(cost, latents, stride_cm, M, rows, stride_cn, length)
+        # A row outside weighs nothing.
+        p = tl.exp2(t - load_numbers(lse, rows, H, length, float("inf"), True)[None, :])
         dz = tl.dot(p.to(grad.dtype), grad, dz, input_precision=PRECISION)
     out = (chunk * H + head).to(tl.int64) * M * DV
-    store_rows(part_dz + out, latents, DV, latents < M, dz, DV, BLOCK_DV)
+    store_rows(part_dz + out, latents, DV, M, dz, DV, BLOCK_DV)
 
 
 @triton.jit
 def decode_grad(t, dy, latent, lse, delta, PRECISION: tl.constexpr):
     """The scatter's dS: `Pd∘(dY Zᵀ − δn)`; δn from the tile where all latents are in it, else as given."""
-    p = tl.exp2(t - tl.where(lse == -float("inf"), float("inf"), lse)[:, None])
+    p = tl.exp2(t - lse[:, None])
     dp = tl.dot(dy, tl.trans(latent), input_precision=PRECISION)
     if delta is None:
         delta = tl.sum(p * dp, 1)
@@ -66,27 +61,18 @@ def decode_grad(t, dy, latent, lse, delta, PRECISION: tl.constexpr):
 @triton.jit
 def encode_grad(t, value, dlatent, lse, delta, PRECISION: tl.constexpr):
     """Pe and dS of the gather: `Pe∘(V dZᵀ − δm)`."""
-    # No weight passes 1; the bound keeps the rows outside, whose score is 0, from overflowing.
-    p = tl.exp2(tl.minimum(t - lse[None, :], 0.0))
+    p = tl.exp2(t - lse[None, :])
     return p, p * (tl.dot(value, tl.trans(dlatent), input_precision=PRECISION) - delta[None, :])
 
 
 @triton.jit
-def load_cost(cost, rows, latents, mask, stride_n, stride_m):
-    """A tile of costs [rows, latents] in fp32."""
-    pointers = cost + rows[:, None] * stride_n + latents[None, :] * stride_m
-    return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def load_latents(z, dz, lse, dlse, latents, live, DV: tl.constexpr, BLOCK_DV: tl.constexpr):
-    """dZ, `δm = rowsum(dZ∘Z)` less the gradient of lse, and an lse that gives weight 0 to what nothing reaches."""
-    dlatent = load_rows(dz, latents, DV, live, DV, BLOCK_DV)
-    delta = tl.sum(dlatent * load_rows(z, latents, DV, live, DV, BLOCK_DV), 1)
+def load_latents(z, dz, lse, dlse, latents, M, DV: tl.constexpr, BLOCK_DV: tl.constexpr):
+    """dZ, `δm = rowsum(dZ∘Z)` less the gradient of lse, and lse."""
+    dlatent = load_rows(dz, latents, DV, M, True, DV, BLOCK_DV)
+    delta = tl.sum(dlatent * load_rows(z, latents, DV, M, True, DV, BLOCK_DV), 1)
     if dlse is not None:
-        delta -= tl.load(dlse + latents, mask=live, other=0.0)
-    lse_m = tl.load(lse + latents, mask=live, other=float("inf"))
-    return dlatent, delta, tl.where(lse_m == -float("inf"), float("inf"), lse_m)
+        delta -= tl.load(dlse + latents, mask=latents < M, other=0.0)
+    return dlatent, delta, tl.load(lse + latents, mask=latents < M, other=float("inf"))
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
@@ -100,7 +86,7 @@ def point_grad_kernel(
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     ENCODE: tl.constexpr, DECODE: tl.constexpr, SHARED_COST: tl.constexpr,
-    ONE_BLOCK: tl.constexpr, EVEN_M: tl.constexpr, PRECISION: tl.constexpr,
+    ONE_BLOCK: tl.constexpr, EVEN_M: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one chunk of points and one head through the gather (ENCODE), the scatter (DECODE) or both.
 
@@ -121,7 +107,7 @@ def point_grad_kernel(
     if ONE_BLOCK:
         # A loop that the compiler sees to have one turn is no loop.
         end: tl.constexpr = BLOCK_M
-        query = load_rows(q, offsets, stride_qm, offsets < M, D, BLOCK_D).to(k.dtype.element_ty)
+        query = load_rows(q, offsets, stride_qm, M, True, D, BLOCK_D).to(k.dtype.element_ty)
         dq = tl.zeros([BLOCK_D, BLOCK_M], tl.float32)
     else:
         end = M
@@ -141,98 +127,102 @@ def point_grad_kernel(
             cost_encode += start * stride_en
             slope_sum_encode = tl.zeros([BLOCK_N], tl.float32)
         if ONE_BLOCK:
-            dlatent, delta_m, lse_m = load_latents(z, dz, lse_latents, dlse, offsets, offsets < M, DV, BLOCK_DV)
+            dlatent, delta_m, lse_m = load_latents(z, dz, lse_latents, dlse, offsets, M, DV, BLOCK_DV)
             dlatent = dlatent.to(k.dtype.element_ty)
     if DECODE:
         dy += start * stride_yn + head * stride_yh
         lse_points += start * H + head
         if ONE_BLOCK:
-            latent = load_rows(z, offsets, DV, offsets < M, DV, BLOCK_DV).to(k.dtype.element_ty)
+            latent = load_rows(z, offsets, DV, M, True, DV, BLOCK_DV).to(k.dtype.element_ty)
         else:
             y += (start * H + head) * DV
         if cost_decode is not None:
             cost_decode, slope2_decode = head_cost(cost_decode, slope_decode, scale_decode, head, stride_ds)
             cost_decode += start * stride_dn
             slope_sum_decode = tl.zeros([BLOCK_N], tl.float32)
-    for first in range(0, length, BLOCK_N):
-        rows = first + tl.arange(0, BLOCK_N)
-        inside = rows < length
-        key = load_rows(k, rows, stride_kn, inside, D, BLOCK_D)
-        dkey = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-        if DECODE:
-            grad = load_rows(dy, rows, stride_yn, inside, DV, BLOCK_DV)
-            lse_n = tl.load(lse_points + rows * H, mask=inside, other=float("inf"))
-            delta_n = None
-            if not ONE_BLOCK:
-                out = load_rows(y, rows, H * DV, inside, DV, BLOCK_DV)
-                delta_n = tl.sum(out.to(tl.float32) * grad.to(tl.float32), 1)
-        if ENCODE:
-            value = load_rows(v, rows, stride_vn, inside, DV, BLOCK_DV)
-            dvalue = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
-            if log_weights is not None:
-                weight = tl.load(log_weights + rows, mask=inside, other=-float("inf")).to(tl.float32)
-                weight *= 1.4426950408889634
-            if dweights is not None:
-                dweight = tl.zeros([BLOCK_N], tl.float32)
-        for block in tl.range(0, end, BLOCK_M, num_stages=1):
-            latents = block + offsets
-            live = latents < M
-            tile_mask = inside[:, None] & live[None, :]
-            if not ONE_BLOCK:
-                query = load_rows(q, latents, stride_qm, live, D, BLOCK_D).to(k.dtype.element_ty)
-            t = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale2
-            if not EVEN_M:
-                t = tl.where(live[None, :], t, -float("inf"))
+    whole = length // BLOCK_N * BLOCK_N
+    # Whole tiles first, without masks; then the rest, if there is one.
+    for rest in tl.static_range(2):
+        for first in tl.range(rest * whole, length if rest else whole, BLOCK_N, num_stages=1 if rest else STAGES):
+            rows = first + tl.arange(0, BLOCK_N)
+            key = load_rows(k, rows, stride_kn, length, rest == 1, D, BLOCK_D)
+            dkey = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
             if DECODE:
+                grad = load_rows(dy, rows, stride_yn, length, rest == 1, DV, BLOCK_DV)
+                lse_n = load_numbers(lse_points, rows, H, length, float("inf"), rest == 1)
+                delta_n = None
                 if not ONE_BLOCK:
-                    latent = load_rows(z, latents, DV, live, DV, BLOCK_DV).to(k.dtype.element_ty)
-                t_decode = t
-                if cost_decode is not None:
-                    price_decode = load_cost(cost_decode, rows, latents, tile_mask, stride_dn, stride_dm)
-                    t_decode = t - slope2_decode * price_decode
-                ds = decode_grad(t_decode, grad, latent, lse_n, delta_n, PRECISION)
-                if cost_decode is not None:
-                    slope_sum_decode += tl.sum(ds * tl.minimum(price_decode, LARGEST), 1)
+                    out = load_rows(y, rows, H * DV, length, rest == 1, DV, BLOCK_DV)
+                    delta_n = tl.sum(out.to(tl.float32) * grad.to(tl.float32), 1)
             if ENCODE:
-                if not ONE_BLOCK:
-                    dlatent, delta_m, lse_m = load_latents(z, dz, lse_latents, dlse, latents, live, DV, BLOCK_DV)
-                    dlatent = dlatent.to(k.dtype.element_ty)
-                t_encode = t
+                value = load_rows(v, rows, stride_vn, length, rest == 1, DV, BLOCK_DV)
+                dvalue = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
                 if log_weights is not None:
-                    t_encode += weight[:, None]
-                if cost_encode is not None:
-                    if SHARED_COST:
-                        price_encode = price_decode
-                    else:
-                        price_encode = load_cost(cost_encode, rows, latents, tile_mask, stride_en, stride_em)
-                    t_encode -= slope2_encode * price_encode
-                p, ds_encode = encode_grad(t_encode, value, dlatent, lse_m, delta_m, PRECISION)
-                dvalue = tl.dot(p.to(value.dtype), dlatent, dvalue, input_precision=PRECISION)
+                    weight = load_numbers(log_weights, rows, 1, length, 0.0, rest == 1).to(tl.float32)
+                    weight *= 1.4426950408889634
                 if dweights is not None:
-                    dweight += tl.sum(ds_encode, 1)
-                if cost_encode is not None:
-                    slope_sum_encode += tl.sum(ds_encode * tl.minimum(price_encode, LARGEST), 1)
+                    dweight = tl.zeros([BLOCK_N], tl.float32)
+            for block in tl.range(0, end, BLOCK_M, num_stages=1):
+                latents = block + offsets
+                if not ONE_BLOCK:
+                    query = load_rows(q, latents, stride_qm, M, not EVEN_M, D, BLOCK_D).to(k.dtype.element_ty)
+                t = tl.dot(key, tl.trans(query), input_precision=PRECISION)
+                if not EVEN_M:
+                    t = tl.where((latents < M)[None, :], t, -float("inf"))
+                if rest == 1:
+                    # Keys outside are 0, and so are their scores, whose weight could overflow.
+                    t = tl.where((rows < length)[:, None], t, -float("inf"))
+                t *= scale2
                 if DECODE:
-                    ds += ds_encode
+                    if not ONE_BLOCK:
+                        latent = load_rows(z, latents, DV, M, not EVEN_M, DV, BLOCK_DV).to(k.dtype.element_ty)
+                    t_decode = t
+                    if cost_decode is not None:
+                        price_decode = load_cost(cost_decode, rows, stride_dn, length, latents, stride_dm, M)
+                        t_decode = t - slope2_decode * price_decode
+                    ds = decode_grad(t_decode, grad, latent, lse_n, delta_n, PRECISION)
+                    if cost_decode is not None:
+                        slope_sum_decode += tl.sum(ds * tl.minimum(price_decode, LARGEST), 1)
+                if ENCODE:
+                    if not ONE_BLOCK:
+                        dlatent, delta_m, lse_m = load_latents(z, dz, lse_latents, dlse, latents, M, DV, BLOCK_DV)
+                        dlatent = dlatent.to(k.dtype.element_ty)
+                    t_encode = t
+                    if log_weights is not None:
+                        t_encode += weight[:, None]
+                    if cost_encode is not None:
+                        if SHARED_COST:
+                            price_encode = price_decode
+                        else:
+                            price_encode = load_cost(cost_encode, rows, stride_en, length, latents, stride_em, M)
+                        t_encode -= slope2_encode * price_encode
+                    p, ds_encode = encode_grad(t_encode, value, dlatent, lse_m, delta_m, PRECISION)
+                    dvalue = tl.dot(p.to(value.dtype), dlatent, dvalue, input_precision=PRECISION)
+                    if dweights is not None:
+                        dweight += tl.sum(ds_encode, 1)
+                    if cost_encode is not None:
+                        slope_sum_encode += tl.sum(ds_encode * tl.minimum(price_encode, LARGEST), 1)
+                    if DECODE:
+                        ds += ds_encode
+                    else:
+                        ds = ds_encode
+                ds_cast = ds.to(key.dtype)
+                dkey = tl.dot(ds_cast, query, dkey, input_precision=PRECISION)
+                # Transposed, so that the product that was computed is the second factor and the loaded one is turned.
+                if ONE_BLOCK:
+                    dq = tl.dot(tl.trans(key), ds_cast, dq, input_precision=PRECISION)
                 else:
-                    ds = ds_encode
-            ds_cast = ds.to(key.dtype)
-            dkey = tl.dot(ds_cast, query, dkey, input_precision=PRECISION)
-            # Transposed, so that the product that was computed is the second factor and the loaded one is turned.
-            if ONE_BLOCK:
-                dq = tl.dot(tl.trans(key), ds_cast, dq, input_precision=PRECISION)
-            else:
-                step = tl.dot(tl.trans(key), ds_cast, input_precision=PRECISION)
-                pointers = part_dq + latents[None, :] * D + dims[:, None]
-                mask = live[None, :] & (dims < D)[:, None]
-                before = tl.load(pointers, mask=mask & (first > 0), other=0.0)
-                tl.store(pointers, before + step, mask=mask)
-                tl.debug_barrier()
-        store_rows(dk, rows, H * D, inside, dkey * scale, D, BLOCK_D)
-        if ENCODE:
-            store_rows(dv, rows, H * DV, inside, dvalue, DV, BLOCK_DV)
-            if dweights is not None:
-                tl.store(dweights + rows * H, dweight, mask=inside)
+                    step = tl.dot(tl.trans(key), ds_cast, input_precision=PRECISION)
+                    pointers = part_dq + latents[None, :] * D + dims[:, None]
+                    mask = (latents < M)[None, :] & (dims < D)[:, None]
+                    before = tl.load(pointers, mask=mask & (first > 0), other=0.0)
+                    tl.store(pointers, before + step, mask=mask)
+                    tl.debug_barrier()
+            store_rows(dk, rows, H * D, length, dkey * scale, D, BLOCK_D)
+            if ENCODE:
+                store_rows(dv, rows, H * DV, length, dvalue, DV, BLOCK_DV)
+                if dweights is not None:
+                    tl.store(dweights + rows * H, dweight, mask=rows < length)
     if ONE_BLOCK:
         mask = (offsets < M)[None, :] & (dims < D)[:, None]
         tl.store(part_dq + offsets[None, :] * D + dims[:, None], dq, mask=mask)

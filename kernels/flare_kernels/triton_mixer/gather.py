@@ -3,30 +3,35 @@
 import triton
 import triton.language as tl
 
-from .tiles import NOTHING, chunk_rows, head_cost, load_rows, store_rows
+from .tiles import NOTHING, chunk_rows, head_cost, load_cost, load_numbers, load_rows, store_rows
 
 
-@triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
+@triton.jit
+def split_parts(parts, pieces, DV: tl.constexpr):
+    """Where the partial z [pieces, DV], pivots [pieces] and sums [pieces] of a workspace start."""
+    pivots = parts + pieces.to(tl.int64) * DV
+    return parts, pivots, pivots + pieces
+
+
+@triton.jit(do_not_specialize=["width", "chunks_per_segment", "M", "pieces"])
 def gather_kernel(
-    q, k, v, log_weights, cost, slope, head_scale, table, part_z, part_pivot, part_sum,
-    width, chunks_per_segment, M, scale2,
+    q, k, v, log_weights, cost, slope, head_scale, table, parts,
+    width, chunks_per_segment, M, pieces, scale2,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh, stride_cn, stride_cm, stride_cs,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One chunk of points, one head, one block of latents: `Σ exp2(t − pivot) v`, `Σ exp2(t − pivot)`, the pivot."""
     # Heads vary fastest: the programs that run side by side then read the same rows of k, v and cost.
     head = tl.program_id(0) % H
-    rest = tl.program_id(0) // H
+    others = tl.program_id(0) // H
     num_blocks = tl.cdiv(M, BLOCK_M)
-    chunk = rest // num_blocks
-    latents = (rest % num_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    chunk = others // num_blocks
+    latents = (others % num_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, CHUNK)
-    query = load_rows(
-        q + segment.to(tl.int64) * stride_qb + head * stride_qh, latents, stride_qm, latents < M, D, BLOCK_D
-    )
-    query = query.to(k.dtype.element_ty)
+    q += segment.to(tl.int64) * stride_qb + head * stride_qh
+    query = load_rows(q, latents, stride_qm, M, True, D, BLOCK_D).to(k.dtype.element_ty)
     k += start * stride_kn + head * stride_kh
     v += start * stride_vn + head * stride_vh
     if log_weights is not None:
@@ -38,48 +43,48 @@ def gather_kernel(
     pivot = tl.full([BLOCK_M], NOTHING, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     z = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
-    for first in range(0, length, BLOCK_N):
-        rows = first + tl.arange(0, BLOCK_N)
-        inside = rows < length
-        key = load_rows(k, rows, stride_kn, inside, D, BLOCK_D)
-        value = load_rows(v, rows, stride_vn, inside, DV, BLOCK_DV)
-        t = tl.dot(query, tl.trans(key), input_precision=PRECISION)
-        if cost is None and log_weights is None:
-            # The scale is positive, so the largest score is the scale times the largest product, and a score less
-            # its pivot takes one fused multiply-add. Only the last tile has rows outside.
-            if first + BLOCK_N > length:
-                t = tl.where(inside[None, :], t, -float("inf"))
-            new_pivot = tl.maximum(pivot, tl.max(t, 1) * scale2)
-            p = tl.exp2(t * scale2 - new_pivot[:, None])
-        else:
-            if log_weights is None:
-                t = tl.where(inside[None, :], t * scale2, -float("inf"))
+    whole = length // BLOCK_N * BLOCK_N
+    # Whole tiles first, without masks; then the rest, if there is one.
+    for rest in tl.static_range(2):
+        for first in tl.range(rest * whole, length if rest else whole, BLOCK_N, num_stages=1 if rest else STAGES):
+            rows = first + tl.arange(0, BLOCK_N)
+            key = load_rows(k, rows, stride_kn, length, rest == 1, D, BLOCK_D)
+            value = load_rows(v, rows, stride_vn, length, rest == 1, DV, BLOCK_DV)
+            t = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+            if rest == 1:
+                t = tl.where((rows < length)[None, :], t, -float("inf"))
+            if cost is None and log_weights is None:
+                # The scale is positive: the largest score is the scale times the largest product, and a score less
+                # its pivot takes one fused multiply-add.
+                new_pivot = tl.maximum(pivot, tl.max(t, 1) * scale2)
+                p = tl.exp2(t * scale2 - new_pivot[:, None])
             else:
-                weight = tl.load(log_weights + rows, mask=inside, other=-float("inf")).to(tl.float32)
-                t = t * scale2 + (weight * 1.4426950408889634)[None, :]
-            if cost is not None:
-                pointers = cost + rows[None, :] * stride_cn + latents[:, None] * stride_cm
-                mask = inside[None, :] & (latents < M)[:, None]
-                t -= slope2 * tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
-            new_pivot = tl.maximum(pivot, tl.max(t, 1))
-            p = tl.exp2(t - new_pivot[:, None])
-        shrink = tl.exp2(pivot - new_pivot)
-        total = total * shrink + tl.sum(p, 1)
-        z = tl.dot(p.to(value.dtype), value, z * shrink[:, None], input_precision=PRECISION)
-        pivot = new_pivot
+                t *= scale2
+                if log_weights is not None:
+                    weight = load_numbers(log_weights, rows, 1, length, 0.0, rest == 1).to(tl.float32)
+                    t += (weight * 1.4426950408889634)[None, :]
+                if cost is not None:
+                    t -= slope2 * load_cost(cost, latents, stride_cm, M, rows, stride_cn, length)
+                new_pivot = tl.maximum(pivot, tl.max(t, 1))
+                p = tl.exp2(t - new_pivot[:, None])
+            shrink = tl.exp2(pivot - new_pivot)
+            total = total * shrink + tl.sum(p, 1)
+            z = tl.dot(p.to(value.dtype), value, z * shrink[:, None], input_precision=PRECISION)
+            pivot = new_pivot
 
     out = (chunk * H + head).to(tl.int64) * M
-    store_rows(part_z + out * DV, latents, DV, latents < M, z, DV, BLOCK_DV)
+    part_z, part_pivot, part_sum = split_parts(parts, pieces, DV)
+    store_rows(part_z + out * DV, latents, DV, M, z, DV, BLOCK_DV)
     tl.store(part_pivot + out + latents, pivot, mask=latents < M)
     tl.store(part_sum + out + latents, total, mask=latents < M)
 
 
-@triton.jit(do_not_specialize=["chunks_per_segment", "M"])
+@triton.jit(do_not_specialize=["chunks_per_segment", "M", "pieces"])
 def merge_kernel(
-    part_z, part_pivot, part_sum, offsets, z, lse, chunks_per_segment, M,
+    parts, offsets, z, lse, chunks_per_segment, M, pieces,
     H: tl.constexpr, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
-    """All chunks of one segment, in order: z, and its log-sum-exp in base 2 (−∞ where nothing has weight)."""
+    """All chunks of one segment, in order: z, and its log-sum-exp in base 2 (+∞ where nothing has weight)."""
     num_blocks = tl.cdiv(M, BLOCK_M)
     pair = tl.program_id(0) // num_blocks
     segment = pair // H
@@ -96,6 +101,7 @@ def merge_kernel(
     total = tl.zeros([BLOCK_M], tl.float32)
     sums = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     dims = tl.arange(0, BLOCK_DV)
+    part_z, part_pivot, part_sum = split_parts(parts, pieces, DV)
     for chunk in range(first, last, BLOCK_C):
         chunks = chunk + tl.arange(0, BLOCK_C)
         at = (chunks * H + head).to(tl.int64)[:, None] * M + latents[None, :]
@@ -112,5 +118,5 @@ def merge_kernel(
     empty = total == 0.0
     safe = tl.where(empty, 1.0, total)
     out = pair.to(tl.int64) * M
-    store_rows(z + out * DV, latents, DV, inside, sums / safe[:, None], DV, BLOCK_DV)
-    tl.store(lse + out + latents, tl.where(empty, -float("inf"), pivot + tl.log2(safe)), mask=inside)
+    store_rows(z + out * DV, latents, DV, M, sums / safe[:, None], DV, BLOCK_DV)
+    tl.store(lse + out + latents, tl.where(empty, float("inf"), pivot + tl.log2(safe)), mask=inside)

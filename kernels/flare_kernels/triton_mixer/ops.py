@@ -75,21 +75,22 @@ def gather(
     size, count, per_segment = _chunks(table, segments, width, size, heads)
     chosen = tile("gather", latents, max(dim, value_dim), k.element_size())
     block_m = chosen.block_m
-    part_z = k.new_empty((count, heads, latents, value_dim), dtype=torch.float32)
-    part_pivot, part_sum = k.new_empty((2, count, heads, latents), dtype=torch.float32)
+    # One workspace for the partial z, pivots and sums: an allocation takes as long as a small kernel.
+    pieces = count * heads * latents
+    parts = k.new_empty(pieces * (value_dim + 2), dtype=torch.float32)
     z = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
     lse = k.new_empty((segments, heads, latents), dtype=torch.float32)
     launch(
         gather_kernel, heads * count * _cdiv(latents, block_m),
-        (q, k, v, log_weights, cost, slope, head_scale, table, part_z, part_pivot, part_sum),
-        (width, per_segment, latents, scale * LOG2_E),
+        (q, k, v, log_weights, cost, slope, head_scale, table, parts),
+        (width, per_segment, latents, pieces, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), v.stride(0), v.stride(1), *_cost_strides(cost)),
-        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, precision),
+        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, precision, chosen.num_stages),
         chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
     launch(
         merge_kernel, segments * heads * _cdiv(latents, 4),
-        (part_z, part_pivot, part_sum, offsets, z, lse), (per_segment, latents), (),
+        (parts, offsets, z, lse), (per_segment, latents, pieces), (),
         (heads, value_dim, 4, max(4, 1024 // block_dv), block_dv),
     )  # fmt: skip
     return z, lse
@@ -152,8 +153,8 @@ def point_grad(
     cost_decode: Tensor | None, slope_decode: Tensor | None, scale_decode: Tensor | None,
     table: Tensor | None, offsets: Tensor | None, segments: int, width: int, size: int,
     scale: float, precision: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """(dq, dk, dv, dlog_weights, dslope_encode, dslope_decode); the last four may be empty."""
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """(dq, dk, dv, dlog_weights, dslope_encode, dslope_decode); None for what there is nothing of."""
     heads, latents, dim = q.shape[-3:]
     value_dim = z.shape[-1]
     num_rows = k.shape[0]
@@ -163,24 +164,24 @@ def point_grad(
     block_m = chosen.block_m
     encode, decode = dz is not None, dy is not None
     dk = k.new_empty((num_rows, heads, dim))
-    dv = k.new_empty((num_rows if encode else 0, heads, value_dim))
-    dweights = k.new_empty((num_rows if weight_grad else 0, heads), dtype=torch.float32)
+    dv = k.new_empty((num_rows, heads, value_dim)) if encode else None
+    dweights = k.new_empty((num_rows, heads), dtype=torch.float32) if weight_grad else None
     parts = k.new_empty((count, heads, latents, dim), dtype=torch.float32)
-    slopes_encode = k.new_empty((count if cost_encode is not None else 0, heads), dtype=torch.float32)
-    slopes_decode = k.new_empty((count if cost_decode is not None else 0, heads), dtype=torch.float32)
+    slopes_encode = k.new_empty((count, heads), dtype=torch.float32) if cost_encode is not None else None
+    slopes_decode = k.new_empty((count, heads), dtype=torch.float32) if cost_decode is not None else None
     shared = _same(cost_encode, cost_decode) and _same(scale_encode, scale_decode)
     value_strides = (0, 0) if v is None else (v.stride(0), v.stride(1))
     grad_strides = (0, 0) if dy is None else (dy.stride(0), dy.stride(1))
     launch(
         point_grad_kernel, heads * count,
         (q, k, v, dy, y, z, dz, lse_latents, lse_points, dlse, log_weights, cost_encode, slope_encode, scale_encode,
-         cost_decode, slope_decode, scale_decode, table, dk, dv, parts, dweights if weight_grad else None,
-         slopes_encode, slopes_decode),
+         cost_decode, slope_decode, scale_decode, table, dk, dv, parts, dweights, slopes_encode,
+         slopes_decode),
         (width, per_segment, latents, scale * LOG2_E, scale),
         (*_latent_strides(q), k.stride(0), k.stride(1), *value_strides, *grad_strides, *_cost_strides(cost_encode),
          *_cost_strides(cost_decode)),
         (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, encode, decode, shared,
-         latents <= block_m, latents % block_m == 0, precision),
+         latents <= block_m, latents % block_m == 0, precision, chosen.num_stages),
         chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
     dq = torch.empty_like(q, memory_format=torch.contiguous_format)
@@ -188,13 +189,18 @@ def point_grad(
         _sum(parts, dq, scale, 1, segments, per_segment, offsets)
     else:
         _sum(parts, dq, scale, segments, 1, per_segment, offsets)
-    nothing = k.new_empty(0, dtype=torch.float32)
     return (
         dq, dk, dv,
-        dweights.sum(1) if weight_grad else nothing,
-        slopes_encode.sum(0) if cost_encode is not None else nothing.clone(),
-        slopes_decode.sum(0) if cost_decode is not None else nothing.clone(),
+        None if dweights is None else dweights.sum(1),
+        None if slopes_encode is None else slopes_encode.sum(0),
+        None if slopes_decode is None else slopes_decode.sum(0),
     )  # fmt: skip
+
+
+def _point_grad(*arguments: Any) -> tuple[Tensor, ...]:
+    """The operator of torch, which returns a tensor for each result: an empty one where there is none."""
+    dq, dk, dv, *rest = point_grad(*arguments)
+    return dq, dk, dk.new_empty(0) if dv is None else dv, *(dq.new_empty(0) if x is None else x for x in rest)
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:
@@ -227,10 +233,10 @@ def _fake_point_grad(
     return (
         torch.empty_like(q, memory_format=torch.contiguous_format),
         k.new_empty((num_rows, heads, q.shape[-1])),
-        k.new_empty((num_rows if dz is not None else 0, heads, z.shape[-1])),
-        k.new_empty(num_rows if weight_grad else 0, dtype=torch.float32),
-        k.new_empty(heads if cost_encode is not None else 0, dtype=torch.float32),
-        k.new_empty(heads if cost_decode is not None else 0, dtype=torch.float32),
+        k.new_empty((num_rows, heads, z.shape[-1]) if dz is not None else 0),
+        k.new_empty(num_rows, dtype=torch.float32) if weight_grad else q.new_empty(0),
+        k.new_empty(heads, dtype=torch.float32) if cost_encode is not None else q.new_empty(0),
+        k.new_empty(heads, dtype=torch.float32) if cost_decode is not None else q.new_empty(0),
     )
 
 
@@ -238,7 +244,7 @@ for _name, _run, _fake in (
     ("gather", gather, _fake_gather),
     ("scatter", scatter, _fake_scatter),
     ("latent_grad", latent_grad, _fake_latent_grad),
-    ("point_grad", point_grad, _fake_point_grad),
+    ("point_grad", _point_grad, _fake_point_grad),
 ):
     # On a CPU the kernels run in Triton's interpreter: for tests, and only when it was asked for.
     for _device in ("CUDA", "CPU"):

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import NOTHING, chunk_rows, head_cost, load_rows, store_rows
+from .tiles import NOTHING, chunk_rows, head_cost, load_cost, load_rows, store_rows
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
@@ -30,12 +30,11 @@ def scatter_kernel(
         cost += start * stride_cn
     latents = tl.arange(0, BLOCK_M)
     if ONE_BLOCK:
-        query = load_rows(q, latents, stride_qm, latents < M, D, BLOCK_D).to(k.dtype.element_ty)
-        latent = load_rows(z, latents, DV, latents < M, DV, BLOCK_DV).to(k.dtype.element_ty)
+        query = load_rows(q, latents, stride_qm, M, True, D, BLOCK_D).to(k.dtype.element_ty)
+        latent = load_rows(z, latents, DV, M, True, DV, BLOCK_DV).to(k.dtype.element_ty)
     for first in range(0, length, BLOCK_N):
         rows = first + tl.arange(0, BLOCK_N)
-        inside = rows < length
-        key = load_rows(k, rows, stride_kn, inside, D, BLOCK_D)
+        key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
         if ONE_BLOCK:
             t = tl.dot(key, tl.trans(query), input_precision=PRECISION)
             if not EVEN_M:
@@ -45,9 +44,7 @@ def scatter_kernel(
                 pivot = tl.max(t, 1) * scale2
                 p = tl.exp2(t * scale2 - pivot[:, None])
             else:
-                pointers = cost + rows[:, None] * stride_cn + latents[None, :] * stride_cm
-                price = tl.load(pointers, mask=inside[:, None] & (latents < M)[None, :], other=0.0).to(tl.float32)
-                t = t * scale2 - slope2 * price
+                t = t * scale2 - slope2 * load_cost(cost, rows, stride_cn, length, latents, stride_cm, M)
                 pivot = tl.maximum(tl.max(t, 1), NOTHING)
                 p = tl.exp2(t - pivot[:, None])
             total = tl.sum(p, 1)
@@ -58,8 +55,8 @@ def scatter_kernel(
             out = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
             for block in range(0, M, BLOCK_M):
                 these = block + latents
-                query = load_rows(q, these, stride_qm, these < M, D, BLOCK_D).to(k.dtype.element_ty)
-                latent = load_rows(z, these, DV, these < M, DV, BLOCK_DV).to(k.dtype.element_ty)
+                query = load_rows(q, these, stride_qm, M, not EVEN_M, D, BLOCK_D).to(k.dtype.element_ty)
+                latent = load_rows(z, these, DV, M, not EVEN_M, DV, BLOCK_DV).to(k.dtype.element_ty)
                 t = tl.dot(key, tl.trans(query), input_precision=PRECISION)
                 if not EVEN_M:
                     t = tl.where((these < M)[None, :], t, -float("inf"))
@@ -67,9 +64,7 @@ def scatter_kernel(
                     new_pivot = tl.maximum(pivot, tl.max(t, 1) * scale2)
                     p = tl.exp2(t * scale2 - new_pivot[:, None])
                 else:
-                    pointers = cost + rows[:, None] * stride_cn + these[None, :] * stride_cm
-                    price = tl.load(pointers, mask=inside[:, None] & (these < M)[None, :], other=0.0).to(tl.float32)
-                    t = t * scale2 - slope2 * price
+                    t = t * scale2 - slope2 * load_cost(cost, rows, stride_cn, length, these, stride_cm, M)
                     new_pivot = tl.maximum(pivot, tl.max(t, 1))
                     p = tl.exp2(t - new_pivot[:, None])
                 shrink = tl.exp2(pivot - new_pivot)
@@ -78,6 +73,6 @@ def scatter_kernel(
                 pivot = new_pivot
         empty = total == 0.0
         safe = tl.where(empty, 1.0, total)
-        store_rows(y, rows, H * DV, inside, out * (1.0 / safe)[:, None], DV, BLOCK_DV)
+        store_rows(y, rows, H * DV, length, out * (1.0 / safe)[:, None], DV, BLOCK_DV)
         if lse is not None:
-            tl.store(lse + rows * H, tl.where(empty, -float("inf"), pivot + tl.log2(safe)), mask=inside)
+            tl.store(lse + rows * H, tl.where(empty, float("inf"), pivot + tl.log2(safe)), mask=rows < length)

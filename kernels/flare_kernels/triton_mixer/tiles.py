@@ -1,6 +1,7 @@
 """Pieces that the kernels share: the chunk of a program, tiles of points and latents, scores.
 
-Scores are kept in base 2: `t = S·scale·log2(e)`, so that a softmax takes one exp2 and no further product.
+Scores are kept in base 2: `t = S·scale·log2(e)`, so that a softmax takes one exp2 and no further product. Where nothing
+has weight the log-sum-exp is +∞ and not −∞: then `exp2(t − lse)` is 0 there without a question asked.
 """
 
 import triton
@@ -29,22 +30,43 @@ def chunk_rows(chunk, table, width, chunks_per_segment, CHUNK: tl.constexpr):
 
 
 @triton.jit
-def load_rows(base, rows, stride, inside, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """A tile [rows, BLOCK_DIM]; zero outside."""
+def load_rows(base, rows, stride, end, MASKED: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """A tile [rows, BLOCK_DIM]; zero past the dims and, if masked, from row `end` on."""
     dims = tl.arange(0, BLOCK_DIM)
     pointers = base + rows[:, None] * stride + dims[None, :]
-    if BLOCK_DIM == DIM:
-        return tl.load(pointers, mask=inside[:, None], other=0.0)
-    return tl.load(pointers, mask=inside[:, None] & (dims[None, :] < DIM), other=0.0)
+    if MASKED:
+        tile = tl.load(pointers, mask=(rows < end)[:, None] & (dims < DIM)[None, :], other=0.0)
+    elif BLOCK_DIM == DIM:
+        tile = tl.load(pointers)
+    else:
+        tile = tl.load(pointers, mask=(dims < DIM)[None, :], other=0.0)
+    return tile
 
 
 @triton.jit
-def store_rows(base, rows, stride, inside, tile, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """Write a tile [rows, BLOCK_DIM], in the element type of `base`."""
+def load_numbers(base, rows, stride, end, outside, MASKED: tl.constexpr):
+    """One number a row; `outside` from row `end` on."""
+    if MASKED:  # noqa: SIM108 (a condition at compile time)
+        numbers = tl.load(base + rows * stride, mask=rows < end, other=outside)
+    else:
+        numbers = tl.load(base + rows * stride)
+    return numbers
+
+
+@triton.jit
+def store_rows(base, rows, stride, end, tile, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Write the rows before `end` of a tile [rows, BLOCK_DIM], in the element type of `base`."""
     dims = tl.arange(0, BLOCK_DIM)
     pointers = base + rows[:, None] * stride + dims[None, :]
-    mask = inside[:, None] & (dims[None, :] < DIM)
-    tl.store(pointers, tile.to(base.dtype.element_ty), mask=mask)
+    tl.store(pointers, tile.to(base.dtype.element_ty), mask=(rows < end)[:, None] & (dims < DIM)[None, :])
+
+
+@triton.jit
+def load_cost(cost, rows, stride_rows, end_rows, columns, stride_columns, end_columns):
+    """A tile of costs [rows, columns] in fp32; zero outside."""
+    pointers = cost + rows[:, None] * stride_rows + columns[None, :] * stride_columns
+    mask = (rows < end_rows)[:, None] & (columns < end_columns)[None, :]
+    return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
