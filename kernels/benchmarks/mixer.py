@@ -1,164 +1,237 @@
-"""Speed and memory of the mixer, in one run: implementations side by side, and the physical bound of the case.
+"""Speed and memory of the mixer beside what people would use instead, in one run.
 
-Run from the repository: `python kernels/benchmarks/mixer.py [--quick] [--out FILE]`. Refuses to write a row whose
-correctness check is red. A row names the case, its sizes, milliseconds (median), the bound and the machine.
+Run from the repository: `python kernels/benchmarks/mixer.py [--quick] [--cases mixer ragged …] [--out FILE]`. No speed is
+written for an implementation whose result is outside of its error budget. Implementations: `ours`; `sdpa`, two calls of
+`scaled_dot_product_attention` with the backend that torch picks; `sdpa_flash`, `sdpa_efficient`, `sdpa_cudnn`, the same
+with one backend; `reference`, plain torch; `flashslice`, the fused slice attention of Transolver, where installed.
 """
 
 import argparse
-import datetime
+import itertools
 import json
-import platform
-import statistics
-import subprocess
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import measure
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import flare_kernels as fk
 
 COMMAND = "python kernels/benchmarks/mixer.py"
-# H, M, D; C = H·D = 128 is the width of a mid-sized surrogate.
-HEADS, LATENTS, DIM = 8, 64, 16
+BACKENDS = {
+    "sdpa_flash": SDPBackend.FLASH_ATTENTION,
+    "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "sdpa_cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+Inputs = dict[str, Tensor]
+Work = Callable[[], Tensor]
 
 
-def main(num_points: list[int], dtypes: list[torch.dtype], repeats: int, out: Path) -> None:
+def mixer(size: dict[str, int], dtype: torch.dtype, device: torch.device) -> tuple[Inputs, dict[str, Work], Work]:
+    """One mesh: inputs, implementations, and the fp64 oracle's arguments bound by name."""
+    q, k, v = (
+        measure.draw(shape, dtype, device, seed).requires_grad_()
+        for seed, shape in enumerate([(size["H"], size["M"], size["D"]), *2 * [(size["N"], size["H"], size["D"])]])
+    )
+    works: dict[str, Work] = {
+        "ours": lambda: fk.mixer(q, k, v, scale=1.0),
+        "sdpa": lambda: two_calls(q, k, v),
+    }
+    if device.type == "cuda":
+        for name, backend in BACKENDS.items():
+            works[name] = lambda backend=backend: two_calls(q, k, v, backend)
+        if find_spec("flashslice") and dtype == torch.bfloat16:
+            works["flashslice"] = flashslice(q, k, v)
+    if size["N"] * size["H"] * size["M"] <= 2**29:
+        works["reference"] = lambda: fk.mixer(q, k, v, scale=1.0, impl="reference")
+    return {"q": q, "k": k, "v": v}, works, lambda: fk.mixer(q, k, v, scale=1.0, impl="reference")
+
+
+def anchored(size: dict[str, int], dtype: torch.dtype, device: torch.device) -> tuple[Inputs, dict[str, Work], Work]:
+    """Costs of two scales, in fp16, heads alternating."""
+    inputs, _, _ = mixer(size, dtype, device)
+    q, k, v = inputs.values()
+    values = torch.rand(size["N"], size["S"], size["M"], device=device, dtype=torch.float16).mul_(4).permute(0, 2, 1)
+    slopes = [torch.linspace(0.1, 2, size["H"], device=device).requires_grad_() for _ in range(2)]
+    scales = torch.arange(size["H"], device=device) % size["S"]
+    encode, decode = (fk.Cost(values=values, slope=slope, head_scale=scales) for slope in slopes)
+
+    def run(impl: str) -> Tensor:
+        return fk.mixer(q, k, v, scale=1.0, cost=encode, cost_decode=decode, impl=impl)
+
+    inputs |= {"slope_encode": slopes[0], "slope_decode": slopes[1]}
+    works: dict[str, Work] = {"ours": lambda: run("auto"), "plain": lambda: fk.mixer(q, k, v, scale=1.0)}
+    if size["N"] <= 100_000:
+        works["sdpa"] = lambda: run("sdpa")
+    return inputs, works, lambda: run("reference")
+
+
+def ragged(size: dict[str, int], dtype: torch.dtype, device: torch.device) -> tuple[Inputs, dict[str, Work], Work]:
+    """64 meshes of 1,000 to 20,000 points in one packed batch, against a loop of SDPA calls."""
+    lengths = torch.linspace(size["shortest"], size["longest"], size["B"]).long()
+    lengths = lengths[torch.randperm(size["B"], generator=torch.Generator().manual_seed(0))].tolist()
+    segments = fk.Segments.from_lengths(lengths, device)
+    size["N"] = sum(lengths)
+    inputs, _, _ = mixer(size, dtype, device)
+    q, k, v = inputs.values()
+
+    def loop() -> Tensor:
+        return torch.cat([two_calls(q, k[rows], v[rows]) for rows in segments.slices])
+
+    works: dict[str, Work] = {"ours": lambda: fk.mixer(q, k, v, scale=1.0, ptr=segments), "sdpa": loop}
+    if device.type == "cpu":
+        works["padded"] = lambda: fk.mixer(q, k, v, scale=1.0, ptr=segments, impl="sdpa")
+    return inputs, works, lambda: fk.mixer(q, k, v, scale=1.0, ptr=segments, impl="reference")
+
+
+def two_calls(q: Tensor, k: Tensor, v: Tensor, backend: SDPBackend | None = None) -> Tensor:
+    """FLARE as published: SDPA from points to latents, SDPA back."""
+    q, k, v = q[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None]
+    if backend is None:
+        z = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+        return F.scaled_dot_product_attention(k, q, z, scale=1.0)[0].transpose(0, 1)
+    with sdpa_kernel(backend):
+        z = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+        return F.scaled_dot_product_attention(k, q, z, scale=1.0)[0].transpose(0, 1)
+
+
+def flashslice(q: Tensor, k: Tensor, v: Tensor) -> Work:
+    """Transolver's slice attention of the same size: one softmax over slices, used in both directions."""
+    from flashslice.kernels import fused_deslice, fused_slice, set_dot_mode
+
+    set_dot_mode("bf16")
+    tau = torch.ones(q.shape[0], device=q.device)
+
+    def run() -> Tensor:
+        z, total, stats = fused_slice(k[None], v[None], q, None, tau, return_stats=True)
+        return fused_deslice(k[None], q, None, tau, (z / (total + 1e-5)[..., None]).to(k.dtype), stats)[0]
+
+    return run
+
+
+CASES = {"mixer": mixer, "anchored": anchored, "ragged": ragged}
+
+
+def sizes(case: str, cuda: bool, quick: bool) -> Iterator[tuple[dict[str, int], torch.dtype]]:
+    """What is measured: the rows of the project's goals; `--quick` only shows that it runs."""
+    base = {"B": 1, "H": 8, "M": 64, "D": 16}
+    half, full = torch.bfloat16, torch.float32
+    if case == "mixer" and not cuda:
+        for n in (10_000,) if quick else (10_000, 100_000):
+            yield base | {"N": n}, full
+    elif case == "mixer":
+        for n, m in [(10_000, 64)] if quick else [(10**6, 64), (10**6, 128), (10**6, 512), (10**6, 2048)]:
+            yield base | {"N": n, "M": m}, half
+        if not quick:
+            yield base | {"N": 10**5}, half
+            yield base | {"N": 10**4}, half
+            yield base | {"N": 10**5}, full
+            yield base | {"N": 10**6, "H": 16, "D": 32}, half
+    elif case == "anchored":
+        yield base | {"N": 10**6 if cuda and not quick else 10**4, "S": 2}, half if cuda else full
+    else:
+        small = quick or not cuda
+        yield (
+            base | {"B": 16 if small else 64, "shortest": 100 if small else 1000, "longest": 2000 if small else 20_000},
+            (half if cuda else full),
+        )
+
+
+def check(case: str, size: dict[str, int], dtype: torch.dtype, device: torch.device) -> dict[str, tuple[float, float]]:
+    """Error of our output and gradients at a size that fp64 can do, and what plain torch would be allowed."""
+    inputs, works, oracle = CASES[case](size | {"N": min(size.get("N", 0), 20_000)}, dtype, device)
+    gradient = measure.draw(tuple(inputs["v"].shape), dtype, device, 9)
+    ours, plain = evaluate(works["ours"], inputs, gradient), evaluate(oracle, inputs, gradient)
+    exact = {name: x.detach().double() for name, x in inputs.items()}
+    for name, x in inputs.items():
+        x.data = exact[name]
+    truth = evaluate(oracle, inputs, gradient.double())
+    errors = {}
+    for name, true in truth.items():
+        allowed = 2 * (plain[name].double() - true).abs().max() + torch.finfo(dtype).eps * true.abs().max()
+        errors[name] = (float((ours[name].double() - true).abs().max()), float(allowed))
+    return errors
+
+
+def evaluate(work: Work, inputs: Inputs, gradient: Tensor) -> Inputs:
+    """Output and gradients by name."""
+    y = work()
+    found = torch.autograd.grad(y, list(inputs.values()), gradient.to(y.dtype))
+    return {"y": y.detach()} | {f"d{name}": x for name, x in zip(inputs, found, strict=True)}
+
+
+def rows_of(
+    case: str, size: dict[str, int], dtype: torch.dtype, device: torch.device, repeats: int, limits: dict[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Rows of one case and size: every implementation, both directions."""
+    errors = check(case, dict(size), dtype, device)
+    wrong = {name: pair for name, pair in errors.items() if not pair[0] <= pair[1]}
+    if wrong:
+        raise SystemExit(f"{case} {size} {dtype}: (error, budget) {wrong}; no speed is reported")
+    inputs, works, _ = CASES[case](size, dtype, device)
+    gradient = measure.draw(tuple(inputs["v"].shape), dtype, device, 9)
+    error, budget = errors["y"]
+    costs = size["N"] * size["M"] * size["S"] * 2 if case == "anchored" else 0
+    for (impl, work), direction in itertools.product(works.items(), ("fwd", "fwd+bwd")):
+
+        def both(work: Work = work) -> Any:
+            return torch.autograd.grad(work(), [x for n, x in inputs.items() if "slope" not in n], gradient)
+
+        graphs = (
+            (False, True) if device.type == "cuda" and size["N"] <= 10**5 and impl in ("ours", "sdpa") else (False,)
+        )
+        for graph in graphs:
+            run = both if direction == "fwd+bwd" else work
+            try:
+                timing = measure.timed(measure.captured(run) if graph else run, device, repeats)
+            except RuntimeError as problem:
+                print(f"{case} {impl} {direction}: {str(problem).splitlines()[0][:100]}")
+                continue
+            best, bound_by = measure.bound(size, dtype.itemsize, direction, limits, costs)
+            row = {
+                "case": case, "impl": impl, **{name: size[name] for name in ("B", "N", "H", "M", "D")},
+                "dtype": str(dtype).removeprefix("torch."), "direction": direction, "graph": graph,
+                "bound_ms": best, "bound_by": bound_by, **timing.row(),
+            }  # fmt: skip
+            if impl == "ours":
+                row |= {"error": error, "error_budget": budget}
+            print(
+                f"{case:>9} {impl:>14} N={size['N']:>8} M={size['M']:>5} D={size['D']} {row['dtype']:>8} {direction:>8}"
+                f"{' graph' if graph else ''}: {row['ms']:9.3f} ms, bound {best:.3f} ({bound_by})",
+                flush=True,
+            )
+            yield row
+
+
+def main(cases: list[str], quick: bool, out: Path) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ceilings = measure_ceilings(device)
-    rows = []
-    for n in num_points:
-        for dtype in dtypes:
-            for impl in ("sdpa", "reference"):
-                rows += bench(impl, n, dtype, device, repeats, ceilings)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+    limits = measure.ceilings(device)
+    print({name: f"{rate:.3g}" for name, rate in limits.items()})
+    rows = json.loads(out.read_text()) if out.is_file() and not quick else []
+    origin = measure.provenance(COMMAND, device)
+    for case in cases:
+        found = [
+            row | origin
+            for size, dtype in sizes(case, device.type == "cuda", quick)
+            for row in rows_of(case, size, dtype, device, 5 if quick else 30, limits)
+        ]
+        rows = [row for row in rows if row["case"] != case] + found
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
     print(out)
 
 
-def bench(impl: str, n: int, dtype: torch.dtype, device: torch.device, repeats: int, ceilings: dict) -> list[dict]:
-    """Rows of one implementation, forward and forward+backward."""
-    q, k, v = (draw(shape, dtype, device) for shape in ((HEADS, LATENTS, DIM), (n, HEADS, DIM), (n, HEADS, DIM)))
-    error, budget = check(q, k, v, impl)
-    if error > budget:
-        raise SystemExit(f"{impl} {dtype} N={n}: error {error:.2e} over budget {budget:.2e}; no speed is reported")
-    for tensor in (q, k, v):
-        tensor.requires_grad_()
-    gradient = draw((n, HEADS, DIM), dtype, device)
-
-    def forward() -> Tensor:
-        return fk.mixer(q, k, v, scale=1.0, impl=impl)
-
-    def both() -> None:
-        torch.autograd.grad(forward(), (q, k, v), gradient)
-
-    rows = []
-    for direction, work in (("fwd", forward), ("fwd+bwd", both)):
-        times, peak = timed(work, device, repeats)
-        bound, bound_by = physical_bound(n, dtype, direction, ceilings)
-        rows.append(
-            {
-                "case": "mixer", "impl": impl, "B": 1, "N": n, "H": HEADS, "M": LATENTS, "D": DIM,
-                "dtype": str(dtype).removeprefix("torch."), "direction": direction,
-                "ms": statistics.median(times), "ms_min": min(times), "ms_max": max(times), "peak_mib": peak,
-                "bound_ms": bound, "bound_by": bound_by, "error": error, "error_budget": budget,
-                "command": COMMAND, "commit": commit(), "date": datetime.date.today().isoformat(),
-                "machine": machine(device), "seed": 0,
-            }
-        )  # fmt: skip
-        print(
-            f"{impl:>10} N={n:>8} {dtype} {direction:>8}: {rows[-1]['ms']:9.3f} ms, bound {bound:.3f} ms ({bound_by})"
-        )
-    return rows
-
-
-def check(q: Tensor, k: Tensor, v: Tensor, impl: str) -> tuple[float, float]:
-    """Error against the fp64 oracle, and the error that plain torch in this dtype would be allowed."""
-    cut = slice(0, 20_000)
-    truth = fk.mixer(q.double(), k[cut].double(), v[cut].double(), scale=1.0, impl="reference")
-    plain = fk.mixer(q, k[cut], v[cut], scale=1.0, impl="reference")
-    ours = fk.mixer(q, k[cut], v[cut], scale=1.0, impl=impl)
-    allowed = 2 * (plain.double() - truth).abs().max() + torch.finfo(q.dtype).eps * truth.abs().max()
-    return float((ours.double() - truth).abs().max()), float(allowed)
-
-
-def timed(work: Callable[[], object], device: torch.device, repeats: int) -> tuple[list[float], float | None]:
-    """Milliseconds of each repeat after warming up, and the peak memory of one."""
-    for _ in range(3):
-        work()
-    if device.type == "cpu":
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            work()
-            times.append(1e3 * (time.perf_counter() - start))
-        return times, None
-    torch.cuda.reset_peak_memory_stats()
-    work()
-    peak = torch.cuda.max_memory_allocated() / 2**20
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
-    for start, end in events:
-        start.record()
-        work()
-        end.record()
-    torch.cuda.synchronize()
-    return [start.elapsed_time(end) for start, end in events], peak
-
-
-def measure_ceilings(device: torch.device) -> dict[str, float]:
-    """Bytes a second of a copy and floating-point operations a second of a matrix product, on this machine."""
-    n = 2**28 if device.type == "cuda" else 2**24
-    x = torch.randn(n, device=device)
-    y = torch.empty_like(x)
-    size = 8192 if device.type == "cuda" else 1024
-    a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
-    copy = statistics.median(timed(lambda: y.copy_(x), device, 10)[0])
-    product = statistics.median(timed(lambda: a @ a, device, 10)[0])
-    return {"bytes": 2 * 4 * n / (copy * 1e-3), "flops": 2 * size**3 / (product * 1e-3)}
-
-
-def physical_bound(n: int, dtype: torch.dtype, direction: str, ceilings: dict[str, float]) -> tuple[float, str]:
-    """The larger of bytes over bandwidth and operations over matrix rate; each tensor moved once."""
-    tensors, products = (4, 4) if direction == "fwd" else (11, 12)
-    # Forward: K twice (Z is complete only after all of K and V), V, Y. Backward adds dY, K, V and the gradients.
-    by_bytes = tensors * n * HEADS * DIM * dtype.itemsize / ceilings["bytes"]
-    by_flops = products * 2 * n * HEADS * LATENTS * DIM / ceilings["flops"]
-    return 1e3 * max(by_bytes, by_flops), "bytes" if by_bytes > by_flops else "matmul"
-
-
-def draw(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(shape[0])
-    return torch.randn(shape, generator=generator).to(device, dtype)
-
-
-def machine(device: torch.device) -> str:
-    name = (
-        torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    )
-    return f"{name}, torch {torch.__version__}"
-
-
-def commit() -> str:
-    try:
-        return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--out", type=Path, default=None, help="JSON to write")
     args = parser.parse_args()
-    cuda = torch.cuda.is_available()
-    torch.manual_seed(0)
-    sizes = [10_000] if args.quick else [10_000, 100_000, 1_000_000] if cuda else [10_000, 100_000]
-    main(
-        sizes,
-        [torch.float32, torch.bfloat16] if cuda else [torch.float32],
-        repeats=5 if args.quick else 20,
-        out=args.out or Path(__file__).parent / "results" / f"mixer_{'gpu' if cuda else 'cpu'}.json",
-    )
+    kind = "gpu" if torch.cuda.is_available() else "cpu"
+    name = f"mixer_{kind}{'_quick' if args.quick else ''}.json"
+    main(args.cases, args.quick, args.out or Path(__file__).parent / "results" / name)

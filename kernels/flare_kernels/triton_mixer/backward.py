@@ -66,18 +66,19 @@ def encode_grad(t, value, dlatent, lse, delta, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def load_latents(z, dz, lse, dlse, latents, M, DV: tl.constexpr, BLOCK_DV: tl.constexpr):
-    """dZ, `δm = rowsum(dZ∘Z)` less the gradient of lse, and lse."""
+def load_latents(z, dz, delta, lse, latents, M, DV: tl.constexpr, BLOCK_DV: tl.constexpr):
+    """dZ, `δm = rowsum(dZ∘Z)` unless it is given, and lse."""
     dlatent = load_rows(dz, latents, DV, M, True, DV, BLOCK_DV)
-    delta = tl.sum(dlatent * load_rows(z, latents, DV, M, True, DV, BLOCK_DV), 1)
-    if dlse is not None:
-        delta -= tl.load(dlse + latents, mask=latents < M, other=0.0)
-    return dlatent, delta, tl.load(lse + latents, mask=latents < M, other=float("inf"))
+    if delta is None:
+        delta_m = tl.sum(dlatent * load_rows(z, latents, DV, M, True, DV, BLOCK_DV), 1)
+    else:
+        delta_m = tl.load(delta + latents, mask=latents < M, other=0.0)
+    return dlatent, delta_m, tl.load(lse + latents, mask=latents < M, other=float("inf"))
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
 def point_grad_kernel(
-    q, k, v, dy, y, z, dz, lse_latents, lse_points, dlse, log_weights,
+    q, k, v, dy, y, z, dz, lse_latents, lse_points, delta, log_weights,
     cost_encode, slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table,
     dk, dv, part_dq, dweights, part_slope_encode, part_slope_decode,
     width, chunks_per_segment, M, scale2, scale,
@@ -116,8 +117,8 @@ def point_grad_kernel(
         dv += (start * H + head) * DV
         dz += latent_base * DV
         lse_latents += latent_base
-        if dlse is not None:
-            dlse += latent_base
+        if delta is not None:
+            delta += latent_base
         if log_weights is not None:
             log_weights += start
         if dweights is not None:
@@ -127,7 +128,7 @@ def point_grad_kernel(
             cost_encode += start * stride_en
             slope_sum_encode = tl.zeros([BLOCK_N], tl.float32)
         if ONE_BLOCK:
-            dlatent, delta_m, lse_m = load_latents(z, dz, lse_latents, dlse, offsets, M, DV, BLOCK_DV)
+            dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, offsets, M, DV, BLOCK_DV)
             dlatent = dlatent.to(k.dtype.element_ty)
     if DECODE:
         dy += start * stride_yn + head * stride_yh
@@ -143,7 +144,9 @@ def point_grad_kernel(
     whole = length // BLOCK_N * BLOCK_N
     # Whole tiles first, without masks; then the rest, if there is one.
     for rest in tl.static_range(2):
-        for first in tl.range(rest * whole, length if rest else whole, BLOCK_N, num_stages=1 if rest else STAGES):
+        for first in tl.range(
+            rest * whole, length if rest else whole, BLOCK_N, num_stages=1 if rest or not ONE_BLOCK else STAGES
+        ):
             rows = first + tl.arange(0, BLOCK_N)
             key = load_rows(k, rows, stride_kn, length, rest == 1, D, BLOCK_D)
             dkey = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
@@ -162,9 +165,14 @@ def point_grad_kernel(
                     weight *= 1.4426950408889634
                 if dweights is not None:
                     dweight = tl.zeros([BLOCK_N], tl.float32)
-            for block in tl.range(0, end, BLOCK_M, num_stages=1):
+            for block in tl.range(0, end, BLOCK_M, num_stages=1 if ONE_BLOCK else STAGES):
                 latents = block + offsets
                 if not ONE_BLOCK:
+                    # Asked for early: what a turn needs is on its way while the last one computes. Within one tile of
+                    # points no block is visited twice, so that loading ahead never reads what is still to be written.
+                    parts = part_dq + latents[None, :] * D + dims[:, None]
+                    live = (latents < M)[None, :] & (dims < D)[:, None]
+                    before = tl.load(parts, mask=live & (first > 0), other=0.0)
                     query = load_rows(q, latents, stride_qm, M, not EVEN_M, D, BLOCK_D).to(k.dtype.element_ty)
                 t = tl.dot(key, tl.trans(query), input_precision=PRECISION)
                 if not EVEN_M:
@@ -185,7 +193,7 @@ def point_grad_kernel(
                         slope_sum_decode += tl.sum(ds * tl.minimum(price_decode, LARGEST), 1)
                 if ENCODE:
                     if not ONE_BLOCK:
-                        dlatent, delta_m, lse_m = load_latents(z, dz, lse_latents, dlse, latents, M, DV, BLOCK_DV)
+                        dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, latents, M, DV, BLOCK_DV)
                         dlatent = dlatent.to(k.dtype.element_ty)
                     t_encode = t
                     if log_weights is not None:
@@ -213,11 +221,9 @@ def point_grad_kernel(
                     dq = tl.dot(tl.trans(key), ds_cast, dq, input_precision=PRECISION)
                 else:
                     step = tl.dot(tl.trans(key), ds_cast, input_precision=PRECISION)
-                    pointers = part_dq + latents[None, :] * D + dims[:, None]
-                    mask = (latents < M)[None, :] & (dims < D)[:, None]
-                    before = tl.load(pointers, mask=mask & (first > 0), other=0.0)
-                    tl.store(pointers, before + step, mask=mask)
-                    tl.debug_barrier()
+                    tl.store(parts, before + step, mask=live)
+            if not ONE_BLOCK:
+                tl.debug_barrier()
             store_rows(dk, rows, H * D, length, dkey * scale, D, BLOCK_D)
             if ENCODE:
                 store_rows(dv, rows, H * DV, length, dvalue, DV, BLOCK_DV)

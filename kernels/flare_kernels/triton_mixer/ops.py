@@ -169,12 +169,18 @@ def point_grad(
     parts = k.new_empty((count, heads, latents, dim), dtype=torch.float32)
     slopes_encode = k.new_empty((count, heads), dtype=torch.float32) if cost_encode is not None else None
     slopes_decode = k.new_empty((count, heads), dtype=torch.float32) if cost_decode is not None else None
+    delta = None
+    if encode and (dlse is not None or latents > block_m):
+        delta = (z * dz).sum(-1) if dlse is None else (z * dz).sum(-1) - dlse
+    if latents > block_m:
+        # Latents are loaded again for each tile of points: in the element type of the products, half the bytes.
+        z, dz = z.to(k.dtype), None if dz is None else dz.to(k.dtype)
     shared = _same(cost_encode, cost_decode) and _same(scale_encode, scale_decode)
     value_strides = (0, 0) if v is None else (v.stride(0), v.stride(1))
     grad_strides = (0, 0) if dy is None else (dy.stride(0), dy.stride(1))
     launch(
         point_grad_kernel, heads * count,
-        (q, k, v, dy, y, z, dz, lse_latents, lse_points, dlse, log_weights, cost_encode, slope_encode, scale_encode,
+        (q, k, v, dy, y, z, dz, lse_latents, lse_points, delta, log_weights, cost_encode, slope_encode, scale_encode,
          cost_decode, slope_decode, scale_decode, table, dk, dv, parts, dweights, slopes_encode,
          slopes_decode),
         (width, per_segment, latents, scale * LOG2_E, scale),
