@@ -1,7 +1,7 @@
-"""Errors of the mixer and of its gradients, small and large scores: `python kernels/benchmarks/accuracy.py [--out FILE]`.
+"""Errors of the mixer and its gradients, small and large scores: `python kernels/benchmarks/accuracy.py [--out FILE]`.
 
-Each row: the largest error against fp64 beside that of plain torch in the same dtype, both in units of the largest value,
-for scores of standard deviation 1, 8 and 40; and whether 50 repeats gave the same bits.
+Each row: the largest error against fp64 beside that of plain torch in the same dtype, both in units of the largest
+value, for scores of standard deviation 1, 8 and 40; and whether 50 repeats gave the same bits.
 """
 
 import argparse
@@ -31,9 +31,8 @@ def rows_of(dtype: torch.dtype, std: float, device: torch.device, repeats: int) 
     rows = []
     for name, true in truth.items():
         largest = true.abs().max()
-        errors = {
-            key: float((x[name].double() - true).abs().max() / largest) for key, x in (("ours", ours), ("plain", plain))
-        }
+        found = {"ours": ours[name], "plain": plain[name]}
+        errors = {key: float((x.double() - true).abs().max() / largest) for key, x in found.items()}
         row = {
             "case": "accuracy", **SIZE, "dtype": str(dtype).removeprefix("torch."), "logit_std": std, "quantity": name,
             "error": errors["ours"], "plain_error": errors["plain"],

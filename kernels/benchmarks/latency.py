@@ -1,7 +1,7 @@
 """How long the first call takes: `python kernels/benchmarks/latency.py [--out FILE]`, on a GPU.
 
-Forward and backward with nothing compiled before (an empty cache of the compiler), for several sizes of latents and dims;
-then again with another number of points, which must compile nothing.
+Forward and backward with nothing compiled before (an empty cache of the compiler), for several sizes of latents and
+dims; then again with other numbers of points, which must compile nothing.
 """
 
 import argparse
