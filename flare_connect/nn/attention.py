@@ -11,7 +11,7 @@ import flare_kernels
 from flare_connect.errors import ConfigError
 from flare_kernels import JointSegments, Segments, Tokens
 
-from .mlp import ResidualMLP
+from .mlp import ResidualMLP, applied
 
 Queries = Literal["fixed", "adapted"]
 
@@ -34,12 +34,17 @@ class FlareAttention(nn.Module):
         separate_decode: own queries and keys for the way back from latents to points.
         impl: implementation of the operators, see `flare_kernels.IMPLEMENTATIONS`.
 
+    Attributes:
+        recompute: compute the insides of the perceptrons for keys and values again in the backward pass.
+
     Raises:
         ConfigError: if the numbers do not fit.
 
     Good values: 8 heads, 64 latents, 1 to 3 layers for keys and values, D = C/H of 8 or 16.
     Source: FLARE, arXiv 2508.12594; adapted queries: FLARE++, arXiv 2608.11519.
     """
+
+    recompute: bool = False
 
     def __init__(
         self,
@@ -106,7 +111,8 @@ class FlareAttention(nn.Module):
         """
         if rank is not None and not 1 <= rank <= self.num_latents:
             raise ValueError(f"`rank` must be between 1 and `num_latents` = {self.num_latents}, got {rank}")
-        k, v = self._split(self.key(x), self.normalise), self._split(self.value(x))
+        k = self._split(applied(self.key, x, self.recompute), self.normalise)
+        v = self._split(applied(self.value, x, self.recompute))
         joined = None
         if tokens is not None:
             token_k = self._split(self.key(tokens), self.normalise)
@@ -115,7 +121,7 @@ class FlareAttention(nn.Module):
         q_decode = k_decode = None
         if self.decode_latents is not None and self.decode_key is not None:
             q_decode = _normalised(self.decode_latents[:, :rank], self.normalise)
-            k_decode = self._split(self.decode_key(x), self.normalise)
+            k_decode = self._split(applied(self.decode_key, x, self.recompute), self.normalise)
         y = flare_kernels.mixer(
             q,
             k,

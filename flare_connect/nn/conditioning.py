@@ -1,5 +1,7 @@
 """How boundary conditions and per-mesh numbers (load, material, time) reach the layers."""
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -55,8 +57,15 @@ class AdaptiveNorm(nn.Module):
         self, x: Float[Tensor, "N C"], segments: Segments, condition: Float[Tensor, "B G"] | None = None
     ) -> Float[Tensor, "N C"]:
         """Normalise each point, modulated by the condition of its mesh."""
-        x = self.norm(x)
+        x = _layer_norm(self.norm, x)
         if self.modulation is None or condition is None:
             return x
         scale, shift = spread(self.modulation(condition), segments).chunk(2, dim=-1)
         return x * (1 + scale) + shift
+
+
+def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """The norm in the dtype of `x`, sums in float32; under autocast torch would write float32, twice the memory."""
+    weight, bias = (None if p is None else p.to(x.dtype) for p in (norm.weight, norm.bias))
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)

@@ -12,6 +12,7 @@ from flare_kernels import JointSegments, Segments
 from .attention import FlareAttention
 from .conditioning import AdaptiveNorm
 from .mesh_conv import MeshConv
+from .mlp import applied
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,9 +53,14 @@ class HybridBlock(nn.Module):
         condition_features: width of the condition embedding, or 0.
         mlp_ratio: hidden width of the perceptron in units of C.
 
+    Attributes:
+        recompute: compute the insides of the perceptrons again in the backward pass instead of keeping them.
+
     Raises:
         ConfigError: if both parts are off.
     """
+
+    recompute: bool = False
 
     def __init__(
         self,
@@ -80,6 +86,7 @@ class HybridBlock(nn.Module):
         """Apply the block to the packed points."""
         h = self.norm(x, inputs.segments, inputs.condition)
         if self.attention is not None:
+            self.attention.recompute = self.recompute
             x = x + self.attention(
                 h,
                 inputs.segments,
@@ -93,4 +100,4 @@ class HybridBlock(nn.Module):
                 raise ValueError("message passing needs `edge_index` and `edge_attr` in the block's inputs")
             received = self.conv(h, inputs.edge_index, inputs.edge_attr)
             x = x + (received if self.gate is None else self.gate * received)
-        return x + self.mlp(self.mlp_norm(x, inputs.segments, inputs.condition))
+        return x + applied(self.mlp, self.mlp_norm(x, inputs.segments, inputs.condition), self.recompute)

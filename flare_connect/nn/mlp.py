@@ -1,8 +1,10 @@
 """Residual multilayer perceptron, used for key and value projections, encoders and decoders."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class ResidualMLP(nn.Module):
@@ -36,3 +38,12 @@ class ResidualMLP(nn.Module):
             h = h + F.gelu(layer(h), approximate="tanh")
         y = self.last(h)
         return y + h if y.shape[-1] == h.shape[-1] else y
+
+
+def applied(layer: nn.Module, x: Tensor, recompute: bool) -> Tensor:
+    """`layer(x)`; with `recompute` only `x` is kept for the backward pass."""
+    if recompute and torch.is_grad_enabled():
+        y: Tensor = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
+        return y
+    result: Tensor = layer(x)
+    return result

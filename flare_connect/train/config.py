@@ -64,7 +64,10 @@ class OptimiserConfig:
         clip: largest gradient norm; 0 switches clipping off.
         ema_decay: decay of the exponential average of the weights that is validated and kept; 0 switches it off. It
             is warmed up, so short runs need no other value.
-        precision: "32" or "bf16" (mixed).
+        precision: "32"; "bf16" (products in bfloat16, points between blocks in float32); or "bf16-stream" (those in
+            bfloat16 too, for less memory and time).
+        recompute: what the backward pass computes again instead of keeping it: "nothing"; "blocks", for less memory and
+            about a third more time; "layers", for the least memory.
         compile: compile the model with `torch.compile`; pays on long runs on a GPU.
 
     Good values: learning rate 1e-3 for 64 channels, 5e-4 for 256.
@@ -76,7 +79,8 @@ class OptimiserConfig:
     warmup: float = 0.1
     clip: float = 1.0
     ema_decay: float = 0.999
-    precision: Literal["32", "bf16"] = "32"
+    precision: Literal["32", "bf16", "bf16-stream"] = "32"
+    recompute: Literal["nothing", "blocks", "layers"] = "nothing"
     compile: bool = False
 
     def __post_init__(self) -> None:

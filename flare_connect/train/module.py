@@ -28,6 +28,8 @@ class SurrogateModule(L.LightningModule):
         self.model, self.config, self.seed = model, config, seed
         self.widths = list(model.config.outputs.values())
         self._errors: list[Tensor] = []
+        model.trunk.recompute = config.recompute
+        model.trunk.stream = torch.bfloat16 if config.precision == "bf16-stream" else None
         if config.compile:
             # Block by block: the blocks share one compiled code, so it takes a fraction of the whole's time.
             for block in model.trunk.blocks:

@@ -100,7 +100,7 @@ def _trainer(config: TrainConfig, folder: Path, best: BestModel) -> L.Trainer:
         accelerator=config.accelerator,
         devices=config.devices,
         max_epochs=config.optimiser.epochs,
-        precision="bf16-mixed" if config.optimiser.precision == "bf16" else "32-true",
+        precision="32-true" if config.optimiser.precision == "32" else "bf16-mixed",
         gradient_clip_val=config.optimiser.clip or None,
         callbacks=callbacks,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),

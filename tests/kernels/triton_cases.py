@@ -1,6 +1,6 @@
 """What the tests of the Triton kernels share: where they run, problems, memory layouts, and the comparison.
 
-Half of the tests' sense is in `compare`: it runs the kernels, plain torch in the same dtype and the fp64 reference on
+Most of the tests' sense is in `compare`: it runs the kernels, plain torch in the same dtype and the fp64 reference on
 the same numbers, and holds every output and every gradient to the error budget.
 """
 
@@ -19,6 +19,9 @@ interpreted = pytest.mark.skipif(
     not INTERPRETED, reason="wants TRITON_INTERPRET=1, which `test_everything_in_the_interpreter` sets"
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DEVICES = [pytest.param("cpu", id="interpreter", marks=interpreted), pytest.param("cuda", marks=pytest.mark.gpu)]
+# Further orders of its sums that plain torch is computed in.
+ORDERS = 7
 
 Tensors = dict[str, Tensor]
 # From tensors by name and the name of an implementation to results by name.
@@ -35,7 +38,7 @@ class Case:
     dim: int = 4
     value_dim: int = 6
     scale: float = 0.7
-    std: float = 1.0
+    std: float = 1.0  # of the queries, and so about that of the logits
     per_mesh: bool = False
     log_weights: bool = False
     num_scales: int = 0  # S of the costs; 0 leaves them out
@@ -61,7 +64,7 @@ def runs(everywhere: Mapping[str, object], on_gpu: Mapping[str, object] | None =
 
 
 def draw(case: Case, device: torch.device, dtype: torch.dtype) -> Tensors:
-    """Random tensors of a case by name; all but the costs, which no gradient goes to, are leaves of the comparison."""
+    """Random tensors of a case by name; each but the costs has gradients compared."""
     n, b = sum(case.lengths), len(case.lengths)
     generator = torch.Generator().manual_seed(n + case.heads + case.latents + case.dim)
 
@@ -95,7 +98,7 @@ def _log_weights(weights: Tensor, lengths: tuple[int, ...]) -> Tensor:
 
 
 def _cost(n: int, latents: int, num_scales: int, generator: torch.Generator) -> Tensor:
-    """Costs [N, M, S], stored [N, S, M]; latent 1 reaches no point, no latent reaches point 3, some paths are missing."""
+    """Costs [N, M, S] stored [N, S, M]; latent 1 reaches nothing, nothing reaches point 3, and some paths are missing."""
     cost = 3 * torch.rand(n, num_scales, latents, generator=generator)
     cost[torch.rand(cost.shape, generator=generator) < 0.1] = torch.inf
     cost[:, :, 1:2] = torch.inf
@@ -113,44 +116,43 @@ def cost_of(case: Case, x: Tensors, direction: str) -> fk.Cost | None:
     return fk.Cost(values=values, slope=slope, head_scale=head_scale)
 
 
-def gather(case: Case, **options: object) -> Call:
-    """Points to latents, with the log-sum-exp."""
+def gather(case: Case) -> Call:
+    """Points, and tokens where the tensors hold them, to latents; with the log-sum-exp."""
 
     def call(x: Tensors, impl: str) -> Tensors:
         z, lse = fk.gather(
             x["q"], x["k"], x["v"], scale=case.scale, ptr=case.segments(x["k"].device), return_lse=True, impl=impl,
-            log_weights=x.get("log_weights"), cost=cost_of(case, x, "encode"), **options,
+            log_weights=x.get("log_weights"), cost=cost_of(case, x, "encode"),
         )  # fmt: skip
         return {"z": z, "lse": lse}
 
     return call
 
 
-def scatter(case: Case, **options: object) -> Call:
+def scatter(case: Case) -> Call:
     """Latents to points."""
 
     def call(x: Tensors, impl: str) -> Tensors:
         segments, cost = case.segments(x["k"].device), cost_of(case, x, "decode")
-        return {"y": fk.scatter(x["q"], x["k"], x["z"], scale=case.scale, ptr=segments, cost=cost, impl=impl, **options)}
+        return {"y": fk.scatter(x["q"], x["k"], x["z"], scale=case.scale, ptr=segments, cost=cost, impl=impl)}
 
     return call
 
 
-def mixer(case: Case, **options: object) -> Call:
-    """Both; `q_decode` and `k_decode` are taken where the tensors hold them."""
+def mixer(case: Case) -> Call:
+    """Both."""
 
     def call(x: Tensors, impl: str) -> Tensors:
         y = fk.mixer(
             x["q"], x["k"], x["v"], scale=case.scale, ptr=case.segments(x["k"].device), impl=impl,
             log_weights=x.get("log_weights"), q_decode=x.get("q_decode"), k_decode=x.get("k_decode"),
-            cost=cost_of(case, x, "encode"), cost_decode=cost_of(case, x, "decode"), **options,
+            cost=cost_of(case, x, "encode"), cost_decode=cost_of(case, x, "decode"),
         )  # fmt: skip
         return {"y": y}
 
     return call
 
 
-# Which tensors each call reads, and so has gradients of.
 READS = {
     gather: ("q", "k", "v", "log_weights", "slope_encode", "cost_encode"),
     scatter: ("q", "k", "z", "slope_decode", "cost_decode", "cost_encode"),
@@ -164,91 +166,136 @@ def problem(make: Callable[[Case], Call], case: Case, device: torch.device, dtyp
     return make(case), {name: x for name, x in draw(case, device, dtype).items() if name in READS[make]}
 
 
-def outcome(call: Call, x: Tensors, impl: str, dtype: torch.dtype, of_gradient: Callable = lambda g: g) -> Tensors:
+class Order:
+    """Points of each mesh, latents and dims in a random order, which leaves the mathematics as it is."""
+
+    # The axes of each tensor; a gradient has those of its tensor.
+    AXES = {
+        "q": {-2: "M", -1: "D"}, "q_decode": {-2: "M", -1: "D"}, "k": {0: "N", -1: "D"}, "k_decode": {0: "N", -1: "D"},
+        "v": {0: "N", -1: "V"}, "y": {0: "N", -1: "V"}, "z": {-2: "M", -1: "V"}, "lse": {-1: "M"},
+        "token_k": {-1: "D"}, "token_v": {-1: "V"}, "log_weights": {0: "N"}, "counts": {0: "N"},
+        "cost_encode": {0: "N", 1: "M"}, "cost_decode": {0: "N", 1: "M"}, "slope_encode": {}, "slope_decode": {},
+    }  # fmt: skip
+
+    def __init__(self, case: Case, device: torch.device, seed: int):
+        generator = torch.Generator().manual_seed(seed)
+
+        def shuffled(n: int) -> Tensor:
+            return torch.randperm(n, generator=generator)
+
+        starts = [sum(case.lengths[:i]) for i in range(len(case.lengths))]
+        points = torch.cat([start + shuffled(length) for start, length in zip(starts, case.lengths, strict=True)])
+        orders = {"N": points, "M": shuffled(case.latents), "D": shuffled(case.dim), "V": shuffled(case.value_dim)}
+        self._orders = {axis: order.to(device) for axis, order in orders.items()}
+
+    def apply(self, name: str, t: Tensor) -> Tensor:
+        """The tensor of that name, or its gradient, in this order."""
+        for dim, axis in self.AXES[name].items():
+            t = t.index_select(dim, self._orders[axis])
+        return t
+
+    def undo(self, name: str, t: Tensor) -> Tensor:
+        """The tensor of that name, or its gradient, in the order that it was in."""
+        for dim, axis in self.AXES[name].items():
+            t = t.index_select(dim, self._orders[axis].argsort())
+        return t
+
+
+def unchanged(t: Tensor) -> Tensor:
+    """As it is."""
+    return t
+
+
+def outcome(
+    call: Call,
+    x: Tensors,
+    impl: str,
+    dtype: torch.dtype,
+    of_gradient: Callable[[Tensor], Tensor] = unchanged,
+    order: Order | None = None,
+) -> Tensors:
     """Results and gradients by name.
 
     The gradients of the results are random numbers of `dtype`, the same in every implementation; `of_gradient` may lay
-    them out otherwise.
+    them out otherwise. With an `order` all is computed in that order and brought back.
     """
-    leaves = {name: t.detach().requires_grad_() for name, t in x.items() if not name.startswith("cost")}
+    if order is not None:
+        x = {name: order.apply(name, t) for name, t in x.items()}
+    leaves = {name: t.detach().requires_grad_() for name, t in x.items() if not name.startswith(("cost", "counts"))}
     results = call(x | leaves, impl)
     generator = torch.Generator().manual_seed(1)
-    given = [
-        of_gradient(torch.randn(r.shape, generator=generator, dtype=torch.float64).to(dtype).to(r)).detach()
-        for r in results.values()
-    ]
+    given = []
+    for name, r in results.items():
+        g = torch.randn(r.shape, generator=generator, dtype=torch.float64).to(dtype).to(r)
+        given.append(of_gradient(g if order is None else order.apply(name, g)).detach())
     gradients = torch.autograd.grad(list(results.values()), list(leaves.values()), given)
-    named = {f"gradient of {name}": g for name, g in zip(leaves, gradients, strict=True)}
-    return {name: r.detach() for name, r in results.items()} | named
+    gradients = dict(zip(leaves, gradients, strict=True))
+    results = {name: r.detach() for name, r in results.items()}
+    if order is not None:
+        results = {name: order.undo(name, r) for name, r in results.items()}
+        gradients = {name: order.undo(name, g) for name, g in gradients.items()}
+    return results | {f"gradient of {name}": g for name, g in gradients.items()}
 
 
 def exact(x: Tensors) -> Tensors:
     """The same numbers in fp64."""
-    return {name: t if name.startswith("cost") else t.double() for name, t in x.items()}
+    return {name: t if name.startswith(("cost", "counts")) else t.double() for name, t in x.items()}
+
+
+def plain_outcomes(
+    call: Call, case: Case, x: Tensors, dtype: torch.dtype, of_gradient: Callable[[Tensor], Tensor] = unchanged
+) -> list[Tensors]:
+    """What plain torch gets in several orders of its sums: in one order a few numbers may be right by luck."""
+    orders = [None, *(Order(case, x["k"].device, seed) for seed in range(ORDERS))]
+    return [outcome(call, x, "reference", dtype, of_gradient, order) for order in orders]
 
 
 def compare(
     call: Call,
+    case: Case,
     x: Tensors,
     dtype: torch.dtype,
-    layout: Callable[[Tensor], Tensor] = lambda t: t,
-    of_gradient: Callable = lambda g: g,
-) -> Tensors:
-    """Hold the kernels to the error budget; `layout` is how their q, k, v and z lie in memory. Returns their results."""
+    layout: Callable[[str, Tensor], Tensor] = lambda _, t: t,
+    of_gradient: Callable[[Tensor], Tensor] = unchanged,
+    order: Order | None = None,
+) -> None:
+    """Hold the kernels to the error budget; they get each tensor in a `layout` of memory, and in an `order`."""
     truth = outcome(call, exact(x), "reference", dtype, of_gradient)
-    plain = outcome(call, x, "reference", dtype, of_gradient)
-    laid_out = {name: layout(t) if name in ("q", "k", "v", "z") else t for name, t in x.items()}
-    ours = outcome(call, laid_out, "triton", dtype, of_gradient)
-    check(ours, plain, truth, dtype)
-    return ours
+    plain = plain_outcomes(call, case, x, dtype, of_gradient)
+    laid_out = {name: layout(name, t) for name, t in x.items()}
+    check(outcome(call, laid_out, "triton", dtype, of_gradient, order), plain, truth, dtype)
 
 
-def check(ours: Tensors, plain: Tensors, truth: Tensors, dtype: torch.dtype) -> None:
-    """Shapes, dtypes and the error budget of everything."""
-    assert ours.keys() == plain.keys() == truth.keys()
+def check(ours: Tensors, plain: list[Tensors], truth: Tensors, dtype: torch.dtype) -> None:
+    """Names, shapes, dtypes and the error budget of everything."""
+    assert ours.keys() == plain[0].keys() == truth.keys()
     over = []
     for name, result in ours.items():
-        assert result.shape == plain[name].shape, name
-        assert result.dtype == plain[name].dtype, name
+        assert result.shape == truth[name].shape, name
+        assert result.dtype == plain[0][name].dtype, name
         # The log-sum-exp is kept in fp32 whatever the inputs are.
-        message = over_budget(result, plain[name], truth[name], torch.float32 if name == "lse" else dtype)
+        kept_in = torch.float32 if name == "lse" else dtype
+        message = _over_budget(result, [each[name] for each in plain], truth[name], kept_in)
         if message:
             over.append(f"{name}: {message}")
     assert not over, "; ".join(over)
 
 
-def over_budget(result: Tensor, plain: Tensor, truth: Tensor, dtype: torch.dtype) -> str | None:
-    """What is wrong, if something is: more than twice the error of plain torch plus one rounding of the largest value."""
-    finite = torch.isfinite(truth)
+def _over_budget(result: Tensor, plain: list[Tensor], truth: Tensor, dtype: torch.dtype) -> str | None:
+    """What is wrong, if more than twice the error of plain torch and one rounding of the largest value are."""
     # The only value without end is the log-sum-exp of nothing.
+    finite = torch.isfinite(truth)
     if not torch.equal(result[~finite].double(), truth[~finite]) or not torch.isfinite(result[finite]).all():
-        return "not finite where it must be, or the other way round"
-    result, plain, truth = result[finite].double(), plain[finite].double(), truth[finite]
+        return "finite where it must not be, or the other way round"
+    result, truth = result[finite].double(), truth[finite]
     if truth.numel() == 0:
         return None
-    allowed = 2 * (plain - truth).abs().max() + torch.finfo(dtype).eps * truth.abs().max()
-    error = (result - truth).abs().max()
-    return None if error <= allowed else f"error {error:.2e} over budget {allowed:.2e}, largest {truth.abs().max():.2e}"
+    error, largest = (result - truth).abs().max(), truth.abs().max()
+    budget = 2 * max((each[finite].double() - truth).abs().max() for each in plain) + torch.finfo(dtype).eps * largest
+    return None if error <= budget else f"error {error:.2e} over budget {budget:.2e}, largest value {largest:.2e}"
 
 
 def assert_same(one: Tensors, other: Tensors) -> None:
     """Every result and gradient is bitwise the same."""
     different = [name for name in one if not torch.equal(one[name], other[name])]
-    assert not different, f"differ: {', '.join(different)}"
-
-
-def strided(t: Tensor) -> Tensor:
-    """Rows and heads in the other order in memory, with a gap behind each row of dims."""
-    t = t.transpose(0, 1)
-    return torch.cat([t, torch.full_like(t, torch.nan)], -1)[..., : t.shape[-1]].transpose(0, 1)
-
-
-def scattered(t: Tensor) -> Tensor:
-    """Dims two apart in memory, NaN between them."""
-    return torch.stack([t, torch.full_like(t, torch.nan)], -1).flatten(-2)[..., ::2]
-
-
-def shifted(t: Tensor) -> Tensor:
-    """Starting one element into its buffer, so that no row is aligned to 16 bytes."""
-    buffer = t.new_full((t.numel() + 2,), torch.nan)
-    return buffer[1:-1].copy_(t.flatten()).view(t.shape)
+    assert not different, f"these differ: {', '.join(different)}"

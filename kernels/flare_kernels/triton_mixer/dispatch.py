@@ -48,7 +48,7 @@ def launch(
             launch(kernel, programs, tensors, numbers, strides, constants, num_warps, num_stages)
         return
     aligned = True
-    types = []
+    types: list[torch.dtype | None] = []
     for x in tensors:
         if x is None:
             types.append(None)

@@ -25,12 +25,12 @@ class Chunks(NamedTuple):
 
     Attributes:
         size: rows of a full chunk.
-        count: chunks; with a table an upper bound that follows from shapes.
+        pieces: chunks; with a table an upper bound that follows from shapes.
         per_segment: chunks of each segment where all are equally long.
     """
 
     size: int
-    count: int
+    pieces: int
     per_segment: int
 
 

@@ -170,7 +170,7 @@ def point_grad(
     slopes_encode = k.new_empty((count, heads), dtype=torch.float32) if cost_encode is not None else None
     slopes_decode = k.new_empty((count, heads), dtype=torch.float32) if cost_decode is not None else None
     delta = None
-    if encode and (dlse is not None or latents > block_m):
+    if dz is not None and (dlse is not None or latents > block_m):
         delta = (z * dz).sum(-1) if dlse is None else (z * dz).sum(-1) - dlse
     if latents > block_m:
         # Latents are loaded again for each tile of points: in the element type of the products, half the bytes.
