@@ -166,9 +166,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = (
-        "training_speed_quick.json" if args.quick else f"training_speed_{'gpu' if place.type == 'cuda' else 'cpu'}.json"
-    )
+    kind = "quick" if args.quick else "gpu" if place.type == "cuda" else "cpu"
     target = args.out or Path(__file__).parent / "results" / f"training_speed_{kind}.json"
     if args.profile:
         profile(place)
