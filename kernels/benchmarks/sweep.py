@@ -30,7 +30,8 @@ def configs(job: Job) -> Iterator[Config]:
     """(block_m, block_n, warps, stages) worth trying: what fits into registers and shared memory, about."""
     kernel, m, d, size = job
     both = kernel == "point_grad"
-    blocks_m = {min(m, 128)} | ({min(m, 128) // 2} if m >= 64 else set()) | ({32} if both and m >= 64 else set())
+    # Up to 64 latents are always one block: see `ALWAYS_ONE_BLOCK`.
+    blocks_m = {min(m, 128)} | ({64} if m >= 128 else set()) | ({32} if both and m >= 128 else set())
     for block_m, block_n, warps, stages in itertools.product(sorted(blocks_m), BLOCKS_N, WARPS, STAGES):
         # What the rows of the products are; eight warps want 128 of them.
         height = block_n if kernel in ("scatter", "point_grad") else block_m

@@ -1,6 +1,5 @@
 """Which implementation runs: what was asked for, else what suits device, dtype and size."""
 
-import functools
 import importlib.util
 import os
 
@@ -12,6 +11,7 @@ from .validation import check_choice
 IMPLEMENTATIONS = ("auto", "triton", "sdpa", "reference")
 VARIABLE = "FLARE_KERNELS_IMPL"
 LARGEST_DIM = 256
+_TRITON_IS_THERE = importlib.util.find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -43,7 +43,7 @@ def choose(impl: str, k: Tensor, value_dim: int, *, with_lse: bool = False) -> s
 
 def _obstacle(k: Tensor, value_dim: int) -> str | None:
     """Why Triton cannot run, if so."""
-    if not _triton_is_there():
+    if not _TRITON_IS_THERE:
         return "needs the package triton, which is not installed (it exists for Linux)"
     if not k.is_cuda and not os.environ.get("TRITON_INTERPRET"):
         return f"needs a GPU, or its interpreter (TRITON_INTERPRET=1) for tests; `k` is on {k.device}"
@@ -52,8 +52,3 @@ def _obstacle(k: Tensor, value_dim: int) -> str | None:
     if max(k.shape[-1], value_dim) > LARGEST_DIM:
         return f"takes head dims up to {LARGEST_DIM}, got {max(k.shape[-1], value_dim)}"
     return None
-
-
-@functools.cache
-def _triton_is_there() -> bool:
-    return importlib.util.find_spec("triton") is not None

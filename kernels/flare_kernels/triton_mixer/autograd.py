@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import ops
+from .launch import ALWAYS_ONE_BLOCK
 
 LN_2 = 0.6931471805599453
 
@@ -121,7 +122,7 @@ class _Scatter(torch.autograd.Function):
         y: Tensor
         y, lse = _operators().scatter(q, k, z, cost, slope, head_scale, *plan, *settings, wants)
         ctx.plan, ctx.settings = plan, settings
-        ctx.save_for_backward(q, k, z, cost, slope, head_scale, _if_blocks(q, y, k), lse)
+        ctx.save_for_backward(q, k, z, cost, slope, head_scale, _if_blocks(q, y), lse)
         return y
 
     @staticmethod
@@ -152,7 +153,7 @@ class _Mixer(torch.autograd.Function):
         y, lse_points = run.scatter(q, k, z, *decode, *plan, *settings, any(ctx.needs_input_grad))
         ctx.plan, ctx.settings = plan, settings
         ctx.save_for_backward(
-            q, k, v, log_weights, *encode, *decode, _if_blocks(q, y, k), z, lse_latents, lse_points
+            q, k, v, log_weights, *encode, *decode, _if_blocks(q, y), z, lse_latents, lse_points
         )  # fmt: skip
         return y
 
@@ -182,8 +183,6 @@ def _as(gradient: Tensor, of: Tensor | None, needed: bool) -> Tensor | None:
     return gradient.to(of.dtype) if needed and of is not None else None
 
 
-def _if_blocks(q: Tensor, y: Tensor, k: Tensor) -> Tensor | None:
-    """The output, where the backward needs it: with several blocks of latents no tile sees a point's whole sum."""
-    latents, dim = q.shape[-2:]
-    block = ops.tile("point_grad", latents, max(dim, y.shape[-1]), k.element_size()).block_m
-    return y if latents > block else None
+def _if_blocks(q: Tensor, y: Tensor) -> Tensor | None:
+    """The output, where the backward may need it: with several blocks of latents no tile sees a point's whole sum."""
+    return y if q.shape[-2] > ALWAYS_ONE_BLOCK else None

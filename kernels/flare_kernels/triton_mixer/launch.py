@@ -16,6 +16,7 @@ CHUNK_STEP = 128
 MAX_CHUNK = 16_384
 # Enough programs for every multiprocessor of a large GPU to hold several, a few times over.
 PROGRAMS = 2048
+ALWAYS_ONE_BLOCK = 64  # so many latents are one block in every row of the table
 SEVERAL_BLOCKS = 256  # the m of the rows for more latents than one block holds
 TABLE = Path(__file__).with_name("launches.json")
 
