@@ -111,12 +111,8 @@ def gather(
     if chosen == "triton":
         from . import fused
 
-        parts = [fused.gather(q, k, v, segments, scale, cost, log_weights, precision)]
-        if tokens is not None:
-            alone = _segments_of(tokens, segments)
-            check_points(q, tokens.k, tokens.v, alone)
-            parts.append(fused.gather(q, tokens.k.to(k.dtype), tokens.v, alone, scale, None, None, precision))
-        z, lse = parts[0] if len(parts) == 1 else fused.join(parts)
+        more = _token_rows(tokens, q, segments)
+        z, lse = fused.gather(q, k, v, segments, scale, cost, log_weights, precision, more)
         z = z.to(v.dtype)
         return (z, lse) if return_lse else z
     bias = None if cost is None else cost.bias()
@@ -223,7 +219,7 @@ def mixer(
     if (cost is None) != (cost_decode is None):
         raise ValueError("give both `cost` and `cost_decode`, or neither: anchored latents decay in both halves")
     check_choice("precision", precision, PRECISIONS)
-    if choose(impl, k, v.shape[-1]) == "triton" and q_decode is None and k_decode is None and tokens is None:
+    if choose(impl, k, v.shape[-1]) == "triton" and q_decode is None and k_decode is None:
         from . import fused
 
         k, v, log_weights, segments, dense = _packed(k, v, log_weights, ptr)
@@ -232,7 +228,8 @@ def mixer(
         for each in (cost, cost_decode):
             if each is not None:
                 check_cost(each.values, each.slope, each.head_scale, k, q)
-        y = fused.mixer(q, k, v, segments, scale, cost, cost_decode, log_weights, precision).to(v.dtype)
+        more = _token_rows(tokens, q, segments)
+        y = fused.mixer(q, k, v, segments, scale, cost, cost_decode, log_weights, precision, more).to(v.dtype)
         return y if dense is None else y.view(*dense, *y.shape[1:])
     if ptr is None and k.dim() == 3:
         ptr = Segments.uniform(1, k.shape[0], k.device)
@@ -272,11 +269,13 @@ def _packed(
     return k, k if v is None else v, log_weights, segments, None
 
 
-def _segments_of(tokens: Tokens, segments: Segments) -> Segments:
-    """Where the tokens of each mesh are, by themselves."""
+def _token_rows(tokens: Tokens | None, q: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Segments] | None:
+    """Keys and values of the tokens, and where those of each mesh are."""
+    if tokens is None:
+        return None
     if isinstance(tokens.ptr, JointSegments):
-        return tokens.ptr.token_segments
-    if tokens.ptr is None:
+        alone = tokens.ptr.token_segments
+    elif tokens.ptr is None:
         alone = Segments.uniform(1, tokens.k.shape[0], tokens.k.device)
     else:
         alone = tokens.ptr if isinstance(tokens.ptr, Segments) else Segments.from_ptr(tokens.ptr)
@@ -284,7 +283,8 @@ def _segments_of(tokens: Tokens, segments: Segments) -> Segments:
         raise ValueError(
             f"the `ptr` of the tokens holds {alone.num_segments} meshes, that of the points {segments.num_segments}"
         )
-    return alone
+    check_points(q, tokens.k, tokens.v, alone)
+    return tokens.k, tokens.v, alone
 
 
 def _join(

@@ -1,4 +1,4 @@
-"""The Triton path: tensors in the layout that kernels want, plans of the segments, and joining of tokens.
+"""The Triton path: tensors in the layout that kernels want, and plans of the segments.
 
 Imported only where Triton runs.
 """
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .merge import merge_partials
 from .segments import Segments
 from .triton_mixer import autograd
-from .triton_mixer.autograd import Plan, Scores, Settings
+from .triton_mixer.autograd import Plan, Scores, Settings, Tokens
 
 if TYPE_CHECKING:
     from .api import Cost
+
+TokenRows = tuple[Tensor, Tensor, Segments]  # keys, values, and where those of each mesh are
 
 
 def gather(
@@ -26,10 +27,12 @@ def gather(
     cost: "Cost | None",
     log_weights: Tensor | None,
     precision: str,
+    tokens: TokenRows | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(z, lse) in fp32."""
     q, k, v, scale = _ready(q, k, v, scale)
-    return autograd.gather(q, k, v, log_weights, _scores(cost), _plan(segments), Settings(scale, precision))
+    plan, settings = _plan(segments), Settings(scale, precision)
+    return autograd.gather(q, k, v, log_weights, _scores(cost), plan, settings, _tokens(tokens, k))
 
 
 def scatter(
@@ -50,16 +53,13 @@ def mixer(
     cost_decode: "Cost | None",
     log_weights: Tensor | None,
     precision: str,
+    tokens: TokenRows | None = None,
 ) -> Tensor:
     """Gather and scatter in one."""
     q, k, v, scale = _ready(q, k, v, scale)
     plan, settings = _plan(segments), Settings(scale, precision)
-    return autograd.mixer(q, k, v, log_weights, _scores(cost), _scores(cost_decode), plan, settings)
-
-
-def join(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Latents of gathers over points and over tokens, merged."""
-    return merge_partials(*zip(*parts, strict=True))
+    more = _tokens(tokens, k)
+    return autograd.mixer(q, k, v, log_weights, _scores(cost), _scores(cost_decode), plan, settings, more)
 
 
 def _ready(q: Tensor, k: Tensor, v: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -76,6 +76,13 @@ def _ready(q: Tensor, k: Tensor, v: Tensor | None, scale: float) -> tuple[Tensor
 
 def _rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _tokens(tokens: TokenRows | None, k: Tensor) -> Tokens:
+    if tokens is None:
+        return Tokens()
+    token_k, token_v, segments = tokens
+    return Tokens(_rows(token_k.to(k.dtype)), _rows(token_v.to(k.dtype)), _plan(segments))
 
 
 def _plan(segments: Segments) -> Plan:

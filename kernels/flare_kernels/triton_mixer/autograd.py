@@ -40,12 +40,27 @@ class Settings(NamedTuple):
     precision: str = "ieee"
 
 
+class Tokens(NamedTuple):
+    """Further keys and values of the gather."""
+
+    k: Tensor | None = None
+    v: Tensor | None = None
+    plan: Plan | None = None
+
+
 def gather(
-    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, scores: Scores, plan: Plan, settings: Settings
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_weights: Tensor | None,
+    scores: Scores,
+    plan: Plan,
+    settings: Settings,
+    tokens: Tokens = Tokens(),  # noqa: B008 (never changed)
 ) -> tuple[Tensor, Tensor]:
     """(z, lse) in fp32; lse is natural, −∞ where nothing has weight."""
     _refuse_transforms()
-    z, lse = _Gather.apply(q, k, v, log_weights, *scores, plan, settings)
+    z, lse = _Gather.apply(q, k, v, log_weights, *scores, *tokens, plan, settings)
     return z, lse
 
 
@@ -65,10 +80,11 @@ def mixer(
     decode: Scores,
     plan: Plan,
     settings: Settings,
+    tokens: Tokens = Tokens(),  # noqa: B008 (never changed)
 ) -> Tensor:
     """Gather and scatter with the same queries and keys: one pass over the points less in the backward."""
     _refuse_transforms()
-    y: Tensor = _Mixer.apply(q, k, v, log_weights, *encode, *decode, plan, settings)
+    y: Tensor = _Mixer.apply(q, k, v, log_weights, *encode, *decode, *tokens, plan, settings)
     return y
 
 
@@ -88,28 +104,58 @@ def _operators() -> Any:
     return ops
 
 
+def _gather(run: Any, settings: Settings, tokens: Tokens, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """The operator, with tokens where there are any."""
+    more: tuple[Any, ...] = ()
+    if tokens.plan is not None:
+        table, offsets, _, width, size = tokens.plan
+        more = (tokens.k, tokens.v, table, offsets, width, size)
+    z, lse2 = run.gather(*arguments, *settings, *more)
+    return z, lse2
+
+
+def _token_grad(
+    run: Any, settings: Settings, tokens: Tokens, q: Tensor, z: Tensor, dz: Tensor, lse2: Tensor, dlse: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """(dq, dk, dv) by way of the tokens: their weights follow from the log-sum-exp over points and tokens."""
+    if tokens.k is None or tokens.plan is None:
+        return None, None, None
+    dq, dk, dv, *_ = run.point_grad(
+        q, tokens.k, tokens.v, None, None, z, dz, lse2, None, dlse, None, False, *6 * [None], *tokens.plan, *settings
+    )
+    return dq, dk, dv
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, cost: Tensor | None,
-        slope: Tensor | None, head_scale: Tensor | None, plan: Plan, settings: Settings,
+        slope: Tensor | None, head_scale: Tensor | None, token_k: Tensor | None, token_v: Tensor | None,
+        token_plan: Plan | None, plan: Plan, settings: Settings,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        scale, precision = settings
-        z, lse2 = _operators().gather(q, k, v, log_weights, cost, slope, head_scale, *plan, scale, precision)
-        ctx.plan, ctx.settings = plan, settings
-        ctx.save_for_backward(q, k, v, log_weights, cost, slope, head_scale, z, lse2)
+        tokens = Tokens(token_k, token_v, token_plan)
+        z, lse2 = _gather(_operators(), settings, tokens, q, k, v, log_weights, cost, slope, head_scale, *plan)
+        ctx.plan, ctx.settings, ctx.token_plan = plan, settings, token_plan
+        ctx.save_for_backward(q, k, v, log_weights, cost, slope, head_scale, token_k, token_v, z, lse2)
         return z, torch.where(lse2 == torch.inf, -torch.inf, lse2 * LN_2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dz: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, log_weights, cost, slope, head_scale, z, lse2 = ctx.saved_tensors
+        q, k, v, log_weights, cost, slope, head_scale, token_k, token_v, z, lse2 = ctx.saved_tensors
         need = ctx.needs_input_grad
-        dq, dk, dv, dweights, dslope, _ = _operators().point_grad(
-            q, k, v, None, None, z, dz.contiguous(), lse2, None, dlse.contiguous(), log_weights, need[3],
+        run = _operators()
+        dz, dlse = dz.contiguous(), dlse.contiguous()
+        dq, dk, dv, dweights, dslope, _ = run.point_grad(
+            q, k, v, None, None, z, dz, lse2, None, dlse, log_weights, need[3],
             cost, slope, head_scale, None, None, None, *ctx.plan, *ctx.settings,
         )  # fmt: skip
-        return dq, dk, dv, _as(dweights, log_weights, need[3]), None, _as(dslope, slope, need[5]), None, None, None
+        tokens = Tokens(token_k, token_v, ctx.token_plan)
+        more_dq, token_dk, token_dv = _token_grad(run, ctx.settings, tokens, q, z, dz, lse2, dlse)
+        return (
+            dq if more_dq is None else dq + more_dq, dk, dv, _as(dweights, log_weights, need[3]), None,
+            _as(dslope, slope, need[5]), None, token_dk, token_dv, None, None, None,
+        )  # fmt: skip
 
 
 class _Scatter(torch.autograd.Function):
@@ -144,34 +190,38 @@ class _Mixer(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, cost_encode: Tensor | None,
         slope_encode: Tensor | None, scale_encode: Tensor | None, cost_decode: Tensor | None,
-        slope_decode: Tensor | None, scale_decode: Tensor | None, plan: Plan, settings: Settings,
+        slope_decode: Tensor | None, scale_decode: Tensor | None, token_k: Tensor | None, token_v: Tensor | None,
+        token_plan: Plan | None, plan: Plan, settings: Settings,
     ) -> Tensor:  # fmt: skip
         run = _operators()
         encode, decode = (cost_encode, slope_encode, scale_encode), (cost_decode, slope_decode, scale_decode)
-        z, lse_latents = run.gather(q, k, v, log_weights, *encode, *plan, *settings)
+        tokens = Tokens(token_k, token_v, token_plan)
+        z, lse_latents = _gather(run, settings, tokens, q, k, v, log_weights, *encode, *plan)
         y: Tensor
         y, lse_points = run.scatter(q, k, z, *decode, *plan, *settings, any(ctx.needs_input_grad))
-        ctx.plan, ctx.settings = plan, settings
+        ctx.plan, ctx.settings, ctx.token_plan = plan, settings, token_plan
         ctx.save_for_backward(
-            q, k, v, log_weights, *encode, *decode, _if_blocks(q, y), z, lse_latents, lse_points
+            q, k, v, log_weights, *encode, *decode, token_k, token_v, _if_blocks(q, y), z, lse_latents, lse_points
         )  # fmt: skip
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, log_weights, cost_e, slope_e, scale_e, cost_d, slope_d, scale_d, y, z, lse_m, lse_n = ctx.saved_tensors
+        q, k, v, log_weights, *scores, token_k, token_v, y, z, lse_m, lse_n = ctx.saved_tensors
         need = ctx.needs_input_grad
         dy = _rows(dy)
         run = _operators()
-        dz = run.latent_grad(q, k, dy, lse_n, cost_d, slope_d, scale_d, *ctx.plan, *ctx.settings)
+        dz = run.latent_grad(q, k, dy, lse_n, *scores[3:], *ctx.plan, *ctx.settings)
         dq, dk, dv, dweights, dslope_e, dslope_d = run.point_grad(
-            q, k, v, dy, y, z, dz, lse_m, lse_n, None, log_weights, need[3], cost_e, slope_e, scale_e, cost_d, slope_d,
-            scale_d, *ctx.plan, *ctx.settings,
-        )  # fmt: skip
+            q, k, v, dy, y, z, dz, lse_m, lse_n, None, log_weights, need[3], *scores, *ctx.plan, *ctx.settings
+        )
+        tokens = Tokens(token_k, token_v, ctx.token_plan)
+        more_dq, token_dk, token_dv = _token_grad(run, ctx.settings, tokens, q, z, dz, lse_m, None)
         return (
-            dq, dk, dv, _as(dweights, log_weights, need[3]), None, _as(dslope_e, slope_e, need[5]), None,
-            None, _as(dslope_d, slope_d, need[8]), None, None, None,
+            dq if more_dq is None else dq + more_dq, dk, dv, _as(dweights, log_weights, need[3]),
+            None, _as(dslope_e, scores[1], need[5]), None, None, _as(dslope_d, scores[4], need[8]), None,
+            token_dk, token_dv, None, None, None,
         )  # fmt: skip
 
 

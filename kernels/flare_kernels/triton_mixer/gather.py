@@ -79,33 +79,24 @@ def gather_kernel(
     tl.store(part_sum + out + latents, total, mask=latents < M)
 
 
-@triton.jit(do_not_specialize=["chunks_per_segment", "M", "pieces"])
-def merge_kernel(
-    parts, offsets, z, lse, chunks_per_segment, M, pieces,
-    H: tl.constexpr, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_DV: tl.constexpr,
+@triton.jit
+def merge_chunks(
+    pivot, total, sums, parts, pieces, offsets, chunks_per_segment, segment, head, latents, M,
+    H: tl.constexpr, DV: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
-    """All chunks of one segment, in order: z, and its log-sum-exp in base 2 (+∞ where nothing has weight)."""
-    num_blocks = tl.cdiv(M, BLOCK_M)
-    pair = tl.program_id(0) // num_blocks
-    segment = pair // H
-    head = pair % H
-    latents = (tl.program_id(0) % num_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
-    inside = latents < M
+    """Take a segment's chunks of one workspace into a running (pivot, total, sums), in order."""
     if offsets is None:
         first = segment * chunks_per_segment
         last = first + chunks_per_segment
     else:
         first = tl.load(offsets + segment).to(tl.int32)
         last = tl.load(offsets + segment + 1).to(tl.int32)
-    pivot = tl.full([BLOCK_M], NOTHING, tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    sums = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     dims = tl.arange(0, BLOCK_DV)
     part_z, part_pivot, part_sum = split_parts(parts, pieces, DV)
     for chunk in range(first, last, BLOCK_C):
         chunks = chunk + tl.arange(0, BLOCK_C)
         at = (chunks * H + head).to(tl.int64)[:, None] * M + latents[None, :]
-        mask = (chunks < last)[:, None] & inside[None, :]
+        mask = (chunks < last)[:, None] & (latents < M)[None, :]
         part = tl.load(part_pivot + at, mask=mask, other=NOTHING)
         tiles = part_z + at[:, :, None] * DV + dims[None, None, :]
         tile = tl.load(tiles, mask=mask[:, :, None] & (dims < DV)[None, None, :], other=0.0)
@@ -115,8 +106,35 @@ def merge_kernel(
         total = total * shrink + tl.sum(weight * tl.load(part_sum + at, mask=mask, other=0.0), 0)
         sums = sums * shrink[:, None] + tl.sum(weight[:, :, None] * tile, 0)
         pivot = new_pivot
+    return pivot, total, sums
+
+
+@triton.jit(do_not_specialize=["chunks_per_segment", "pieces", "token_chunks_per_segment", "token_pieces", "M"])
+def merge_kernel(
+    parts, offsets, token_parts, token_offsets, z, lse,
+    chunks_per_segment, pieces, token_chunks_per_segment, token_pieces, M,
+    H: tl.constexpr, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_DV: tl.constexpr,
+):  # fmt: skip
+    """All chunks of one segment: z, and its log-sum-exp in base 2 (+∞ where nothing has weight)."""
+    num_blocks = tl.cdiv(M, BLOCK_M)
+    pair = tl.program_id(0) // num_blocks
+    segment = pair // H
+    head = pair % H
+    latents = (tl.program_id(0) % num_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    pivot = tl.full([BLOCK_M], NOTHING, tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    sums = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    pivot, total, sums = merge_chunks(
+        pivot, total, sums, parts, pieces, offsets, chunks_per_segment, segment, head, latents, M,
+        H, DV, BLOCK_C, BLOCK_DV,
+    )  # fmt: skip
+    if token_parts is not None:
+        pivot, total, sums = merge_chunks(
+            pivot, total, sums, token_parts, token_pieces, token_offsets, token_chunks_per_segment, segment, head,
+            latents, M, H, DV, BLOCK_C, BLOCK_DV,
+        )  # fmt: skip
     empty = total == 0.0
     safe = tl.where(empty, 1.0, total)
     out = pair.to(tl.int64) * M
     store_rows(z + out * DV, latents, DV, M, sums / safe[:, None], DV, BLOCK_DV)
-    tl.store(lse + out + latents, tl.where(empty, float("inf"), pivot + tl.log2(safe)), mask=inside)
+    tl.store(lse + out + latents, tl.where(empty, float("inf"), pivot + tl.log2(safe)), mask=latents < M)

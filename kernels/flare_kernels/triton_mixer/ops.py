@@ -20,8 +20,9 @@ LOG2_E = 1.4426950408889634
 _CHUNKS = "Tensor? table, Tensor? offsets, int segments, int width, int size"
 _COST = "Tensor? cost, Tensor? slope, Tensor? head_scale"
 _SCHEMAS = {
-    "gather": f"(Tensor q, Tensor k, Tensor v, Tensor? log_weights, {_COST}, {_CHUNKS}, float scale, str precision)"
-    " -> (Tensor, Tensor)",
+    "gather": f"(Tensor q, Tensor k, Tensor v, Tensor? log_weights, {_COST}, {_CHUNKS}, float scale, str precision,"
+    " Tensor? token_k=None, Tensor? token_v=None, Tensor? token_table=None, Tensor? token_offsets=None,"
+    " int token_width=0, int token_size=0) -> (Tensor, Tensor)",
     "scatter": f"(Tensor q, Tensor k, Tensor z, {_COST}, {_CHUNKS}, float scale, str precision, bool with_lse)"
     " -> (Tensor, Tensor)",
     "latent_grad": f"(Tensor q, Tensor k, Tensor dy, Tensor lse, {_COST}, {_CHUNKS}, float scale, str precision)"
@@ -67,33 +68,52 @@ def gather(
     cost: Tensor | None, slope: Tensor | None, head_scale: Tensor | None,
     table: Tensor | None, offsets: Tensor | None, segments: int, width: int, size: int,
     scale: float, precision: str,
+    token_k: Tensor | None = None, token_v: Tensor | None = None, token_table: Tensor | None = None,
+    token_offsets: Tensor | None = None, token_width: int = 0, token_size: int = 0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Z [B, H, M, Dv] and its log-sum-exp [B, H, M], in fp32."""
-    heads, latents, dim = q.shape[-3:]
+    """Z [B, H, M, Dv] and its log-sum-exp [B, H, M], in fp32, over points and tokens."""
+    heads, latents = q.shape[-3:-1]
     value_dim = v.shape[-1]
-    block_d, block_dv = block_of(dim), block_of(value_dim)
-    size, count, per_segment = _chunks(table, segments, width, size, heads)
-    chosen = tile("gather", latents, max(dim, value_dim), k.element_size())
-    block_m = chosen.block_m
-    # One workspace for the partial z, pivots and sums: an allocation takes as long as a small kernel.
-    pieces = count * heads * latents
-    parts = k.new_empty(pieces * (value_dim + 2), dtype=torch.float32)
+    chunks = _chunks(table, segments, width, size, heads)
+    parts = _gather_parts(q, k, v, log_weights, (cost, slope, head_scale), table, width, chunks, scale, precision)
+    token_parts, token_chunks = None, Chunks(0, 0, 0)
+    if token_k is not None and token_v is not None:
+        token_chunks = _chunks(token_table, segments, token_width, token_size, heads)
+        token_parts = _gather_parts(
+            q, token_k, token_v, None, (None, None, None), token_table, token_width, token_chunks, scale, precision
+        )
     z = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
     lse = k.new_empty((segments, heads, latents), dtype=torch.float32)
+    block_dv = block_of(value_dim)
     launch(
-        gather_kernel, heads * count * _cdiv(latents, block_m),
-        (q, k, v, log_weights, cost, slope, head_scale, table, parts),
-        (width, per_segment, latents, pieces, scale * LOG2_E),
-        (*_latent_strides(q), k.stride(0), k.stride(1), v.stride(0), v.stride(1), *_cost_strides(cost)),
-        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, precision, chosen.num_stages),
-        chosen.num_warps, chosen.num_stages,
-    )  # fmt: skip
-    launch(
-        merge_kernel, segments * heads * _cdiv(latents, 4),
-        (parts, offsets, z, lse), (per_segment, latents, pieces), (),
+        merge_kernel, segments * heads * _cdiv(latents, 4), (parts, offsets, token_parts, token_offsets, z, lse),
+        (chunks.per_segment, chunks.pieces * heads * latents, token_chunks.per_segment,
+         token_chunks.pieces * heads * latents, latents), (),
         (heads, value_dim, 4, max(4, 1024 // block_dv), block_dv),
     )  # fmt: skip
     return z, lse
+
+
+def _gather_parts(
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, scores: tuple[Tensor | None, ...],
+    table: Tensor | None, width: int, chunks: Chunks, scale: float, precision: str,
+) -> Tensor:  # fmt: skip
+    """Partial z, pivots and sums of every chunk, in one workspace: an allocation takes as long as a small kernel."""
+    heads, latents, dim = q.shape[-3:]
+    value_dim = v.shape[-1]
+    chosen = tile("gather", latents, max(dim, value_dim), k.element_size())
+    pieces = chunks.pieces * heads * latents
+    parts = k.new_empty(pieces * (value_dim + 2), dtype=torch.float32)
+    launch(
+        gather_kernel, heads * chunks.pieces * _cdiv(latents, chosen.block_m),
+        (q, k, v, log_weights, *scores, table, parts),
+        (width, chunks.per_segment, latents, pieces, scale * LOG2_E),
+        (*_latent_strides(q), k.stride(0), k.stride(1), v.stride(0), v.stride(1), *_cost_strides(scores[0])),
+        (heads, dim, value_dim, chunks.size, chosen.block_m, chosen.block_n, block_of(dim), block_of(value_dim),
+         precision, chosen.num_stages),
+        chosen.num_warps, chosen.num_stages,
+    )  # fmt: skip
+    return parts
 
 
 def scatter(
