@@ -32,7 +32,7 @@ def gather(
     """(z, lse) in fp32."""
     q, k, v, scale = _ready(q, k, v, scale)
     plan, settings = _plan(segments), Settings(scale, precision)
-    return autograd.gather(q, k, v, log_weights, _scores(cost), plan, settings, _tokens(tokens, k))
+    return autograd.gather(q, k, v, _line(log_weights), _scores(cost), plan, settings, _tokens(tokens, k))
 
 
 def scatter(
@@ -59,7 +59,7 @@ def mixer(
     q, k, v, scale = _ready(q, k, v, scale)
     plan, settings = _plan(segments), Settings(scale, precision)
     more = _tokens(tokens, k)
-    return autograd.mixer(q, k, v, log_weights, _scores(cost), _scores(cost_decode), plan, settings, more)
+    return autograd.mixer(q, k, v, _line(log_weights), _scores(cost), _scores(cost_decode), plan, settings, more)
 
 
 def _ready(q: Tensor, k: Tensor, v: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -93,4 +93,11 @@ def _plan(segments: Segments) -> Plan:
 
 
 def _scores(cost: "Cost | None") -> Scores:
-    return Scores() if cost is None else Scores(cost.values.detach(), cost.slope, cost.head_scale)
+    if cost is None:
+        return Scores()
+    scale = None if cost.head_scale is None else cost.head_scale.contiguous()
+    return Scores(cost.values.detach(), cost.slope.contiguous(), scale)
+
+
+def _line(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()

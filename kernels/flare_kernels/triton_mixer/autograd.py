@@ -137,7 +137,8 @@ class _Gather(torch.autograd.Function):
         z, lse2 = _gather(_operators(), settings, tokens, q, k, v, log_weights, cost, slope, head_scale, *plan)
         ctx.plan, ctx.settings, ctx.token_plan = plan, settings, token_plan
         ctx.save_for_backward(q, k, v, log_weights, cost, slope, head_scale, token_k, token_v, z, lse2)
-        return z, torch.where(lse2 == torch.inf, -torch.inf, lse2 * LN_2)
+        whole = lse2 if lse2.dim() == 3 else lse2[0] + lse2[1]
+        return z, torch.where(whole == torch.inf, -torch.inf, whole * LN_2)
 
     @staticmethod
     @once_differentiable

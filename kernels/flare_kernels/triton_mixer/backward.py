@@ -6,12 +6,12 @@
 import triton
 import triton.language as tl
 
-from .tiles import LARGEST, chunk_rows, head_cost, load_cost, load_numbers, load_rows, store_rows
+from .tiles import LARGEST, chunk_rows, head_cost, load_cost, load_numbers, load_rows, store_rows, weight_of
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
 def latent_grad_kernel(
-    q, k, dy, lse, cost, slope, head_scale, table, part_dz,
+    q, k, dy, lse, lse_low, cost, slope, head_scale, table, part_dz,
     width, chunks_per_segment, M, scale2,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_yn, stride_yh, stride_cn, stride_cm, stride_cs,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
@@ -30,6 +30,8 @@ def latent_grad_kernel(
     k += start * stride_kn + head * stride_kh
     dy += start * stride_yn + head * stride_yh
     lse += start * H + head
+    if lse_low is not None:
+        lse_low += start * H + head
     if cost is not None:
         cost, slope2 = head_cost(cost, slope, head_scale, head, stride_cs)
         cost += start * stride_cn
@@ -42,16 +44,19 @@ def latent_grad_kernel(
         if cost is not None:
             t -= slope2 * load_cost(cost, latents, stride_cm, M, rows, stride_cn, length)
         # A row outside weighs nothing.
-        p = tl.exp2(t - load_numbers(lse, rows, H, length, float("inf"), True)[None, :])
+        low = None
+        if lse_low is not None:
+            low = load_numbers(lse_low, rows, H, length, 0.0, True)[None, :]
+        p = weight_of(t, load_numbers(lse, rows, H, length, float("inf"), True)[None, :], low)
         dz = tl.dot(p.to(grad.dtype), grad, dz, input_precision=PRECISION)
     out = (chunk * H + head).to(tl.int64) * M * DV
     store_rows(part_dz + out, latents, DV, M, dz, DV, BLOCK_DV)
 
 
 @triton.jit
-def decode_grad(t, dy, latent, lse, delta, PRECISION: tl.constexpr):
+def decode_grad(t, dy, latent, lse, low, delta, PRECISION: tl.constexpr):
     """The scatter's dS: `Pd∘(dY Zᵀ − δn)`; δn from the tile where all latents are in it, else as given."""
-    p = tl.exp2(t - lse[:, None])
+    p = weight_of(t, lse, low)
     dp = tl.dot(dy, tl.trans(latent), input_precision=PRECISION)
     if delta is None:
         delta = tl.sum(p * dp, 1)
@@ -59,26 +64,29 @@ def decode_grad(t, dy, latent, lse, delta, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def encode_grad(t, value, dlatent, lse, delta, PRECISION: tl.constexpr):
+def encode_grad(t, value, dlatent, lse, low, delta, PRECISION: tl.constexpr):
     """Pe and dS of the gather: `Pe∘(V dZᵀ − δm)`."""
-    p = tl.exp2(t - lse[None, :])
+    p = weight_of(t, lse, low)
     return p, p * (tl.dot(value, tl.trans(dlatent), input_precision=PRECISION) - delta[None, :])
 
 
 @triton.jit
-def load_latents(z, dz, delta, lse, latents, M, DV: tl.constexpr, BLOCK_DV: tl.constexpr):
-    """dZ, `δm = rowsum(dZ∘Z)` unless it is given, and lse."""
+def load_latents(z, dz, delta, lse, low, latents, M, DV: tl.constexpr, BLOCK_DV: tl.constexpr):
+    """dZ, `δm = rowsum(dZ∘Z)` unless it is given, and lse in one or two parts."""
     dlatent = load_rows(dz, latents, DV, M, True, DV, BLOCK_DV)
     if delta is None:
         delta_m = tl.sum(dlatent * load_rows(z, latents, DV, M, True, DV, BLOCK_DV), 1)
     else:
         delta_m = tl.load(delta + latents, mask=latents < M, other=0.0)
-    return dlatent, delta_m, tl.load(lse + latents, mask=latents < M, other=float("inf"))
+    low_m = None
+    if low is not None:
+        low_m = tl.load(low + latents, mask=latents < M, other=0.0)[None, :]
+    return dlatent, delta_m, tl.load(lse + latents, mask=latents < M, other=float("inf"))[None, :], low_m
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
 def point_grad_kernel(
-    q, k, v, dy, y, z, dz, lse_latents, lse_points, delta, log_weights,
+    q, k, v, dy, y, z, dz, lse_latents, low_latents, lse_points, low_points, delta, log_weights,
     cost_encode, slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table,
     dk, dv, part_dq, dweights, part_slope_encode, part_slope_decode,
     width, chunks_per_segment, M, scale2, scale,
@@ -117,6 +125,8 @@ def point_grad_kernel(
         dv += (start * H + head) * DV
         dz += latent_base * DV
         lse_latents += latent_base
+        if low_latents is not None:
+            low_latents += latent_base
         if delta is not None:
             delta += latent_base
         if log_weights is not None:
@@ -128,11 +138,15 @@ def point_grad_kernel(
             cost_encode += start * stride_en
             slope_sum_encode = tl.zeros([BLOCK_N], tl.float32)
         if ONE_BLOCK:
-            dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, offsets, M, DV, BLOCK_DV)
+            dlatent, delta_m, lse_m, low_m = load_latents(
+                z, dz, delta, lse_latents, low_latents, offsets, M, DV, BLOCK_DV
+            )
             dlatent = dlatent.to(k.dtype.element_ty)
     if DECODE:
         dy += start * stride_yn + head * stride_yh
         lse_points += start * H + head
+        if low_points is not None:
+            low_points += start * H + head
         if ONE_BLOCK:
             latent = load_rows(z, offsets, DV, M, True, DV, BLOCK_DV).to(k.dtype.element_ty)
         else:
@@ -152,7 +166,10 @@ def point_grad_kernel(
             dkey = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
             if DECODE:
                 grad = load_rows(dy, rows, stride_yn, length, rest == 1, DV, BLOCK_DV)
-                lse_n = load_numbers(lse_points, rows, H, length, float("inf"), rest == 1)
+                lse_n = load_numbers(lse_points, rows, H, length, float("inf"), rest == 1)[:, None]
+                low_n = None
+                if low_points is not None:
+                    low_n = load_numbers(low_points, rows, H, length, 0.0, rest == 1)[:, None]
                 delta_n = None
                 if not ONE_BLOCK:
                     out = load_rows(y, rows, H * DV, length, rest == 1, DV, BLOCK_DV)
@@ -188,12 +205,14 @@ def point_grad_kernel(
                     if cost_decode is not None:
                         price_decode = load_cost(cost_decode, rows, stride_dn, length, latents, stride_dm, M)
                         t_decode = t - slope2_decode * price_decode
-                    ds = decode_grad(t_decode, grad, latent, lse_n, delta_n, PRECISION)
+                    ds = decode_grad(t_decode, grad, latent, lse_n, low_n, delta_n, PRECISION)
                     if cost_decode is not None:
                         slope_sum_decode += tl.sum(ds * tl.minimum(price_decode, LARGEST), 1)
                 if ENCODE:
                     if not ONE_BLOCK:
-                        dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, latents, M, DV, BLOCK_DV)
+                        dlatent, delta_m, lse_m, low_m = load_latents(
+                            z, dz, delta, lse_latents, low_latents, latents, M, DV, BLOCK_DV
+                        )
                         dlatent = dlatent.to(k.dtype.element_ty)
                     t_encode = t
                     if log_weights is not None:
@@ -204,7 +223,7 @@ def point_grad_kernel(
                         else:
                             price_encode = load_cost(cost_encode, rows, stride_en, length, latents, stride_em, M)
                         t_encode -= slope2_encode * price_encode
-                    p, ds_encode = encode_grad(t_encode, value, dlatent, lse_m, delta_m, PRECISION)
+                    p, ds_encode = encode_grad(t_encode, value, dlatent, lse_m, low_m, delta_m, PRECISION)
                     dvalue = tl.dot(p.to(value.dtype), dlatent, dvalue, input_precision=PRECISION)
                     if dweights is not None:
                         dweight += tl.sum(ds_encode, 1)

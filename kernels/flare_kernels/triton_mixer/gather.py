@@ -111,7 +111,7 @@ def merge_chunks(
 
 @triton.jit(do_not_specialize=["chunks_per_segment", "pieces", "token_chunks_per_segment", "token_pieces", "M"])
 def merge_kernel(
-    parts, offsets, token_parts, token_offsets, z, lse,
+    parts, offsets, token_parts, token_offsets, z, lse, lse_low,
     chunks_per_segment, pieces, token_chunks_per_segment, token_pieces, M,
     H: tl.constexpr, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
@@ -137,4 +137,8 @@ def merge_kernel(
     safe = tl.where(empty, 1.0, total)
     out = pair.to(tl.int64) * M
     store_rows(z + out * DV, latents, DV, M, sums / safe[:, None], DV, BLOCK_DV)
-    tl.store(lse + out + latents, tl.where(empty, float("inf"), pivot + tl.log2(safe)), mask=latents < M)
+    if lse_low is not None:
+        tl.store(lse_low + out + latents, tl.log2(safe), mask=latents < M)
+    else:
+        pivot += tl.log2(safe)
+    tl.store(lse + out + latents, tl.where(empty, float("inf"), pivot), mask=latents < M)

@@ -46,6 +46,17 @@ def _chunks(table: Tensor | None, segments: int, width: int, size: int, heads: i
     return uniform_chunks(segments, width, heads) if table is None else Chunks(size, table.shape[0], 0)
 
 
+def _terms_shape(k: Tensor) -> tuple[int, ...]:
+    """Log-sum-exps are in two parts in float32; see `tiles`."""
+    return (2,) if k.element_size() == 4 else ()
+
+
+def _terms(lse: Tensor | None, dims: int) -> tuple[Tensor | None, Tensor | None]:
+    if lse is None or lse.dim() == dims:
+        return lse, None
+    return lse[0], lse[1]
+
+
 def _cost_strides(cost: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if cost is None else (cost.stride(0), cost.stride(1), cost.stride(2))
 
@@ -71,7 +82,7 @@ def gather(
     token_k: Tensor | None = None, token_v: Tensor | None = None, token_table: Tensor | None = None,
     token_offsets: Tensor | None = None, token_width: int = 0, token_size: int = 0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Z [B, H, M, Dv] and its log-sum-exp [B, H, M], in fp32, over points and tokens."""
+    """Z [B, H, M, Dv] and its log-sum-exp [B, H, M], in fp32, over points and tokens; see `_terms_shape`."""
     heads, latents = q.shape[-3:-1]
     value_dim = v.shape[-1]
     chunks = _chunks(table, segments, width, size, heads)
@@ -83,10 +94,11 @@ def gather(
             q, token_k, token_v, None, (None, None, None), token_table, token_width, token_chunks, scale, precision
         )
     z = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
-    lse = k.new_empty((segments, heads, latents), dtype=torch.float32)
+    lse = k.new_empty((*_terms_shape(k), segments, heads, latents), dtype=torch.float32)
     block_dv = block_of(value_dim)
     launch(
-        merge_kernel, segments * heads * _cdiv(latents, 4), (parts, offsets, token_parts, token_offsets, z, lse),
+        merge_kernel, segments * heads * _cdiv(latents, 4),
+        (parts, offsets, token_parts, token_offsets, z, *_terms(lse, 3)),
         (chunks.per_segment, chunks.pieces * heads * latents, token_chunks.per_segment,
          token_chunks.pieces * heads * latents, latents), (),
         (heads, value_dim, 4, max(4, 1024 // block_dv), block_dv),
@@ -129,9 +141,10 @@ def scatter(
     chosen = tile("scatter", latents, max(dim, value_dim), k.element_size())
     block_m = chosen.block_m
     y = k.new_empty((k.shape[0], heads, value_dim))
-    lse = k.new_empty((k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
+    lse = k.new_empty((*_terms_shape(k), k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
+    terms = _terms(lse, 2) if with_lse else (None, None)
     launch(
-        scatter_kernel, heads * count, (q, k, z, cost, slope, head_scale, table, y, lse if with_lse else None),
+        scatter_kernel, heads * count, (q, k, z, cost, slope, head_scale, table, y, *terms),
         (width, per_segment, latents, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), *_cost_strides(cost)),
         (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, latents <= block_m,
@@ -157,7 +170,8 @@ def latent_grad(
     dz = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
     launch(
         latent_grad_kernel, heads * count * _cdiv(latents, block_m),
-        (q, k, dy, lse, cost, slope, head_scale, table, parts), (width, per_segment, latents, scale * LOG2_E),
+        (q, k, dy, *_terms(lse, 2), cost, slope, head_scale, table, parts),
+        (width, per_segment, latents, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), dy.stride(0), dy.stride(1), *_cost_strides(cost)),
         (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, precision),
         chosen.num_warps, chosen.num_stages,
@@ -200,9 +214,9 @@ def point_grad(
     grad_strides = (0, 0) if dy is None else (dy.stride(0), dy.stride(1))
     launch(
         point_grad_kernel, heads * count,
-        (q, k, v, dy, y, z, dz, lse_latents, lse_points, delta, log_weights, cost_encode, slope_encode, scale_encode,
-         cost_decode, slope_decode, scale_decode, table, dk, dv, parts, dweights, slopes_encode,
-         slopes_decode),
+        (q, k, v, dy, y, z, dz, *_terms(lse_latents, 3), *_terms(lse_points, 2), delta, log_weights, cost_encode,
+         slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table, dk, dv, parts, dweights,
+         slopes_encode, slopes_decode),
         (width, per_segment, latents, scale * LOG2_E, scale),
         (*_latent_strides(q), k.stride(0), k.stride(1), *value_strides, *grad_strides, *_cost_strides(cost_encode),
          *_cost_strides(cost_decode)),
@@ -237,13 +251,14 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
 
 def _fake_gather(q: Tensor, k: Tensor, v: Tensor, log_weights: Any, *rest: Any) -> tuple[Tensor, Tensor]:
     shape = (rest[5], *q.shape[-3:-1])
-    return k.new_empty((*shape, v.shape[-1]), dtype=torch.float32), k.new_empty(shape, dtype=torch.float32)
+    z = k.new_empty((*shape, v.shape[-1]), dtype=torch.float32)
+    return z, k.new_empty((*_terms_shape(k), *shape), dtype=torch.float32)
 
 
 def _fake_scatter(q: Tensor, k: Tensor, z: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     heads, with_lse = q.shape[-3], rest[-1]
     y = k.new_empty((k.shape[0], heads, z.shape[-1]))
-    return y, k.new_empty((k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
+    return y, k.new_empty((*_terms_shape(k), k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
 
 
 def _fake_latent_grad(q: Tensor, k: Tensor, dy: Tensor, lse: Tensor, *rest: Any) -> Tensor:

@@ -8,7 +8,7 @@ from .tiles import NOTHING, chunk_rows, head_cost, load_cost, load_rows, store_r
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
 def scatter_kernel(
-    q, k, z, cost, slope, head_scale, table, y, lse,
+    q, k, z, cost, slope, head_scale, table, y, lse, lse_low,
     width, chunks_per_segment, M, scale2,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_cn, stride_cm, stride_cs,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
@@ -25,6 +25,8 @@ def scatter_kernel(
     y += (start * H + head) * DV
     if lse is not None:
         lse += start * H + head
+    if lse_low is not None:
+        lse_low += start * H + head
     if cost is not None:
         cost, slope2 = head_cost(cost, slope, head_scale, head, stride_cs)
         cost += start * stride_cn
@@ -75,4 +77,8 @@ def scatter_kernel(
         safe = tl.where(empty, 1.0, total)
         store_rows(y, rows, H * DV, length, out * (1.0 / safe)[:, None], DV, BLOCK_DV)
         if lse is not None:
-            tl.store(lse + rows * H, tl.where(empty, float("inf"), pivot + tl.log2(safe)), mask=rows < length)
+            if lse_low is not None:
+                tl.store(lse_low + rows * H, tl.log2(safe), mask=rows < length)
+            else:
+                pivot += tl.log2(safe)
+            tl.store(lse + rows * H, tl.where(empty, float("inf"), pivot), mask=rows < length)

@@ -2,6 +2,9 @@
 
 Scores are kept in base 2: `t = S·scale·log2(e)`, so that a softmax takes one exp2 and no further product. Where nothing
 has weight the log-sum-exp is +∞ and not −∞: then `exp2(t − lse)` is 0 there without a question asked.
+
+A log-sum-exp is a pivot and the logarithm of a sum. In float32 the two are kept apart: their sum, rounded, would cost a
+large score as many digits as the score has before its point. In half precision the inputs have fewer digits than that.
 """
 
 import triton
@@ -76,3 +79,12 @@ def head_cost(cost, slope, head_scale, head, stride_scale):
     if head_scale is not None:
         base = cost + tl.load(head_scale + head) * stride_scale
     return base, tl.load(slope + head).to(tl.float32) * 1.4426950408889634 + LEAST_SLOPE
+
+
+@triton.jit
+def weight_of(t, lse, low):
+    """`exp2(t − lse)`, where `lse` (and `low`, the second part in float32) have a dimension of 1 across the softmax."""
+    t -= lse
+    if low is not None:
+        t -= low
+    return tl.exp2(t)
