@@ -71,17 +71,14 @@ def encode_grad(t, value, dlatent, lse, low, delta, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def load_latents(z, dz, delta, lse, low, latents, M, DV: tl.constexpr, BLOCK_DV: tl.constexpr):
-    """dZ, `δm = rowsum(dZ∘Z)` unless it is given, and lse in one or two parts."""
+def load_latents(z, dz, delta, lse, latents, M, DV: tl.constexpr, BLOCK_DV: tl.constexpr):
+    """dZ, `δm = rowsum(dZ∘Z)` unless it is given, and lse."""
     dlatent = load_rows(dz, latents, DV, M, True, DV, BLOCK_DV)
     if delta is None:
         delta_m = tl.sum(dlatent * load_rows(z, latents, DV, M, True, DV, BLOCK_DV), 1)
     else:
         delta_m = tl.load(delta + latents, mask=latents < M, other=0.0)
-    low_m = None
-    if low is not None:
-        low_m = tl.load(low + latents, mask=latents < M, other=0.0)[None, :]
-    return dlatent, delta_m, tl.load(lse + latents, mask=latents < M, other=float("inf"))[None, :], low_m
+    return dlatent, delta_m, tl.load(lse + latents, mask=latents < M, other=float("inf"))[None, :]
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
@@ -120,6 +117,7 @@ def point_grad_kernel(
         dq = tl.zeros([BLOCK_D, BLOCK_M], tl.float32)
     else:
         end = M
+    low_m = None
     if ENCODE:
         v += start * stride_vn + head * stride_vh
         dv += (start * H + head) * DV
@@ -138,9 +136,9 @@ def point_grad_kernel(
             cost_encode += start * stride_en
             slope_sum_encode = tl.zeros([BLOCK_N], tl.float32)
         if ONE_BLOCK:
-            dlatent, delta_m, lse_m, low_m = load_latents(
-                z, dz, delta, lse_latents, low_latents, offsets, M, DV, BLOCK_DV
-            )
+            dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, offsets, M, DV, BLOCK_DV)
+            if low_latents is not None:
+                low_m = tl.load(low_latents + offsets, mask=offsets < M, other=0.0)[None, :]
             dlatent = dlatent.to(k.dtype.element_ty)
     if DECODE:
         dy += start * stride_yn + head * stride_yh
@@ -210,9 +208,9 @@ def point_grad_kernel(
                         slope_sum_decode += tl.sum(ds * tl.minimum(price_decode, LARGEST), 1)
                 if ENCODE:
                     if not ONE_BLOCK:
-                        dlatent, delta_m, lse_m, low_m = load_latents(
-                            z, dz, delta, lse_latents, low_latents, latents, M, DV, BLOCK_DV
-                        )
+                        dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, latents, M, DV, BLOCK_DV)
+                        if low_latents is not None:
+                            low_m = tl.load(low_latents + latents, mask=latents < M, other=0.0)[None, :]
                         dlatent = dlatent.to(k.dtype.element_ty)
                     t_encode = t
                     if log_weights is not None:

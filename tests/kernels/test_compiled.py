@@ -1,0 +1,86 @@
+"""Every kernel compiles for GPUs, on machines without one: the interpreter takes more than the compiler does."""
+
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+import flare_kernels as fk
+
+pytest.importorskip("triton")
+
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+
+from flare_kernels.triton_mixer import autograd, ops
+
+TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.int64: "*i64"}
+HOPPER, AMPERE = GPUTarget("cuda", 90, 32), GPUTarget("cuda", 80, 32)
+CASES = {
+    "plain, bfloat16": ({}, torch.bfloat16, HOPPER),
+    "plain, bfloat16, Ampere": ({}, torch.bfloat16, AMPERE),
+    "all of it, float16": ({"scales": 2, "weights": True, "tokens": True, "ragged": True}, torch.float16, HOPPER),
+    "all of it, float32": ({"dim": 8, "scales": 1, "weights": True, "tokens": True}, torch.float32, HOPPER),
+    "many latents, bfloat16": ({"latents": 300, "scales": 1}, torch.bfloat16, HOPPER),
+    "wide, bfloat16": ({"dim": 96, "latents": 40}, torch.bfloat16, HOPPER),
+}
+
+
+def problem(dtype, dim=16, latents=64, scales=0, weights=False, tokens=False, ragged=False):
+    """Arguments of a mixer of one or two meshes."""
+    draw = lambda *shape: torch.zeros(shape, dtype=dtype, requires_grad=True)  # noqa: E731
+    lengths = (3000, 1000) if ragged else (4000,)
+    arguments = {"scale": 1.0, "impl": "triton", "ptr": fk.Segments.from_lengths(lengths)}
+    if weights:
+        arguments["log_weights"] = torch.zeros(4000, requires_grad=True)
+    if scales:
+        values, slope = torch.zeros(4000, latents, scales, dtype=torch.float16), torch.zeros(2, requires_grad=True)
+        head_scale = torch.tensor([0, scales - 1])
+        for name in ("cost", "cost_decode"):
+            arguments[name] = fk.Cost(values=values, slope=slope, head_scale=head_scale)
+    if tokens:
+        ptr = fk.Segments.from_lengths([20] * len(lengths))
+        arguments["tokens"] = fk.Tokens(k=draw(20 * len(lengths), 2, dim), v=draw(20 * len(lengths), 2, dim), ptr=ptr)
+    return (draw(2, latents, dim), draw(4000, 2, dim), draw(4000, 2, dim)), arguments
+
+
+def compiled(target, kernel, programs, tensors, numbers, strides, constants, num_warps=4, num_stages=2):
+    """In place of a launch: compile the kernel as Triton would for these arguments."""
+    signature, constexprs, attributes = {}, {}, {}
+    for place, (name, value) in enumerate(
+        zip(kernel.arg_names, (*tensors, *numbers, *strides, *constants), strict=True)
+    ):
+        kind = "fp32"
+        if kernel.params[place].is_constexpr or value is None:
+            kind, constexprs[(place,)] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            kind, attributes[(place,)] = TYPES[value.dtype], [["tt.divisibility", 16]]
+        elif isinstance(value, int):
+            kind = "i32"
+            if value % 16 == 0 and name not in kernel.do_not_specialize:
+                attributes[(place,)] = [["tt.divisibility", 16]]
+        signature[name] = kind
+    options = {"num_warps": num_warps, "num_stages": num_stages}
+    made = compile(ASTSource(kernel, signature, constexprs, attributes), target=target, options=options)
+    assert made.asm["cubin"]
+    # What a program may have at most; more would not launch.
+    assert made.metadata.shared <= (227 if target is HOPPER else 163) * 1024
+
+
+@pytest.mark.parametrize(("change", "dtype", "target"), CASES.values(), ids=CASES)
+def test_kernels_compile(change, dtype, target, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # only for the operators to accept tensors on a CPU
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    (q, k, v), arguments = problem(dtype, **change)
+    seen = set()
+
+    def launch(kernel, *rest, **more):
+        seen.add(kernel.fn.__name__)
+        compiled(target, kernel, *rest, **more)
+
+    with mock.patch.object(ops, "launch", launch):
+        fk.mixer(q, k, v, **arguments).sum().backward()
+        assert autograd is not None
+    kernels = {"gather", "merge", "scatter", "latent_grad", "point_grad", "sum"}
+    assert seen == {f"{name}_kernel" for name in kernels}
