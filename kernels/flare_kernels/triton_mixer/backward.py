@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import LARGEST, chunk_rows, head_cost, load_cost, load_numbers, load_rows, store_rows, weight_of
+from .tiles import LARGEST, chunk_rows, head_cost, load_cost, load_numbers, load_rows, products, store_rows, weight_of
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
@@ -16,7 +16,7 @@ def latent_grad_kernel(
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_yn, stride_yh, stride_cn, stride_cm, stride_cs,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    PRECISION: tl.constexpr,
+    EVEN_M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`dZ = Pdᵀ dY` of one chunk, one head, one block of latents."""
     head = tl.program_id(0) % H
@@ -32,17 +32,19 @@ def latent_grad_kernel(
     lse += start * H + head
     if lse_low is not None:
         lse_low += start * H + head
+    ratio = 0.0
     if cost is not None:
-        cost, slope2 = head_cost(cost, slope, head_scale, head, stride_cs)
+        cost, ratio = head_cost(cost, slope, head_scale, head, stride_cs, scale2)
         cost += start * stride_cn
     dz = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     for first in range(0, length, BLOCK_N):
         rows = first + tl.arange(0, BLOCK_N)
         key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
         grad = load_rows(dy, rows, stride_yn, length, True, DV, BLOCK_DV)
-        t = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale2
+        price = None
         if cost is not None:
-            t -= slope2 * load_cost(cost, latents, stride_cm, M, rows, stride_cn, length)
+            price = load_cost(cost, latents, stride_cm, M, rows, stride_cn, length, not EVEN_M, True)
+        t = products(query, key, price, ratio, PRECISION) * scale2
         # A row outside weighs nothing.
         low = None
         if lse_low is not None:
@@ -51,6 +53,20 @@ def latent_grad_kernel(
         dz = tl.dot(p.to(grad.dtype), grad, dz, input_precision=PRECISION)
     out = (chunk * H + head).to(tl.int64) * M * DV
     store_rows(part_dz + out, latents, DV, M, dz, DV, BLOCK_DV)
+
+
+@triton.jit
+def score_tile(
+    key, query, price, ratio, rows, end_rows, MASK_ROWS: tl.constexpr, latents, M, EVEN_M: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Scores before the scale, −∞ outside: keys there are 0, and so are their scores, whose weight could overflow."""
+    t = products(key, query, price, ratio, PRECISION)
+    if not EVEN_M:
+        t = tl.where((latents < M)[None, :], t, -float("inf"))
+    if MASK_ROWS:
+        t = tl.where((rows < end_rows)[:, None], t, -float("inf"))
+    return t
 
 
 @triton.jit
@@ -118,6 +134,7 @@ def point_grad_kernel(
     else:
         end = M
     low_m = None
+    ratio_encode, ratio_decode = 0.0, 0.0
     if ENCODE:
         v += start * stride_vn + head * stride_vh
         dv += (start * H + head) * DV
@@ -132,7 +149,7 @@ def point_grad_kernel(
         if dweights is not None:
             dweights += start * H + head
         if cost_encode is not None:
-            cost_encode, slope2_encode = head_cost(cost_encode, slope_encode, scale_encode, head, stride_es)
+            cost_encode, ratio_encode = head_cost(cost_encode, slope_encode, scale_encode, head, stride_es, scale2)
             cost_encode += start * stride_en
             slope_sum_encode = tl.zeros([BLOCK_N], tl.float32)
         if ONE_BLOCK:
@@ -150,7 +167,7 @@ def point_grad_kernel(
         else:
             y += (start * H + head) * DV
         if cost_decode is not None:
-            cost_decode, slope2_decode = head_cost(cost_decode, slope_decode, scale_decode, head, stride_ds)
+            cost_decode, ratio_decode = head_cost(cost_decode, slope_decode, scale_decode, head, stride_ds, scale2)
             cost_decode += start * stride_dn
             slope_sum_decode = tl.zeros([BLOCK_N], tl.float32)
     whole = length // BLOCK_N * BLOCK_N
@@ -189,20 +206,31 @@ def point_grad_kernel(
                     live = (latents < M)[None, :] & (dims < D)[:, None]
                     before = tl.load(parts, mask=live & (first > 0), other=0.0)
                     query = load_rows(q, latents, stride_qm, M, not EVEN_M, D, BLOCK_D).to(k.dtype.element_ty)
-                t = tl.dot(key, tl.trans(query), input_precision=PRECISION)
-                if not EVEN_M:
-                    t = tl.where((latents < M)[None, :], t, -float("inf"))
-                if rest == 1:
-                    # Keys outside are 0, and so are their scores, whose weight could overflow.
-                    t = tl.where((rows < length)[:, None], t, -float("inf"))
-                t *= scale2
+                if cost_encode is None and cost_decode is None:
+                    t_encode = score_tile(key, query, None, 0.0, rows, length, rest == 1, latents, M, EVEN_M, PRECISION)
+                    t_encode *= scale2
+                    t_decode = t_encode
                 if DECODE:
                     if not ONE_BLOCK:
                         latent = load_rows(z, latents, DV, M, not EVEN_M, DV, BLOCK_DV).to(k.dtype.element_ty)
-                    t_decode = t
                     if cost_decode is not None:
-                        price_decode = load_cost(cost_decode, rows, stride_dn, length, latents, stride_dm, M)
-                        t_decode = t - slope2_decode * price_decode
+                        price_decode = load_cost(
+                            cost_decode, rows, stride_dn, length, latents, stride_dm, M, rest == 1, not EVEN_M
+                        )
+                        t_decode = score_tile(
+                            key,
+                            query,
+                            price_decode,
+                            ratio_decode,
+                            rows,
+                            length,
+                            rest == 1,
+                            latents,
+                            M,
+                            EVEN_M,
+                            PRECISION,
+                        )
+                        t_decode *= scale2
                     ds = decode_grad(t_decode, grad, latent, lse_n, low_n, delta_n, PRECISION)
                     if cost_decode is not None:
                         slope_sum_decode += tl.sum(ds * tl.minimum(price_decode, LARGEST), 1)
@@ -212,15 +240,29 @@ def point_grad_kernel(
                         if low_latents is not None:
                             low_m = tl.load(low_latents + latents, mask=latents < M, other=0.0)[None, :]
                         dlatent = dlatent.to(k.dtype.element_ty)
-                    t_encode = t
-                    if log_weights is not None:
-                        t_encode += weight[:, None]
                     if cost_encode is not None:
                         if SHARED_COST:
                             price_encode = price_decode
                         else:
-                            price_encode = load_cost(cost_encode, rows, stride_en, length, latents, stride_em, M)
-                        t_encode -= slope2_encode * price_encode
+                            price_encode = load_cost(
+                                cost_encode, rows, stride_en, length, latents, stride_em, M, rest == 1, not EVEN_M
+                            )
+                        t_encode = score_tile(
+                            key,
+                            query,
+                            price_encode,
+                            ratio_encode,
+                            rows,
+                            length,
+                            rest == 1,
+                            latents,
+                            M,
+                            EVEN_M,
+                            PRECISION,
+                        )
+                        t_encode *= scale2
+                    if log_weights is not None:
+                        t_encode += weight[:, None]
                     p, ds_encode = encode_grad(t_encode, value, dlatent, lse_m, low_m, delta_m, PRECISION)
                     dvalue = tl.dot(p.to(value.dtype), dlatent, dvalue, input_precision=PRECISION)
                     if dweights is not None:

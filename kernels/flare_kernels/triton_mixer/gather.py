@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import NOTHING, chunk_rows, head_cost, load_cost, load_numbers, load_rows, store_rows
+from .tiles import NOTHING, chunk_rows, head_cost, load_cost, load_numbers, load_rows, products, store_rows
 
 
 @triton.jit
@@ -20,7 +20,7 @@ def gather_kernel(
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh, stride_cn, stride_cm, stride_cs,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    PRECISION: tl.constexpr, STAGES: tl.constexpr,
+    EVEN_M: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One chunk of points, one head, one block of latents: `Σ exp2(t − pivot) v`, `Σ exp2(t − pivot)`, the pivot."""
     # Heads vary fastest: the programs that run side by side then read the same rows of k, v and cost.
@@ -34,10 +34,11 @@ def gather_kernel(
     query = load_rows(q, latents, stride_qm, M, True, D, BLOCK_D).to(k.dtype.element_ty)
     k += start * stride_kn + head * stride_kh
     v += start * stride_vn + head * stride_vh
+    ratio = 0.0
     if log_weights is not None:
         log_weights += start
     if cost is not None:
-        cost, slope2 = head_cost(cost, slope, head_scale, head, stride_cs)
+        cost, ratio = head_cost(cost, slope, head_scale, head, stride_cs, scale2)
         cost += start * stride_cn
 
     pivot = tl.full([BLOCK_M], NOTHING, tl.float32)
@@ -50,21 +51,20 @@ def gather_kernel(
             rows = first + tl.arange(0, BLOCK_N)
             key = load_rows(k, rows, stride_kn, length, rest == 1, D, BLOCK_D)
             value = load_rows(v, rows, stride_vn, length, rest == 1, DV, BLOCK_DV)
-            t = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+            price = None
+            if cost is not None:
+                price = load_cost(cost, latents, stride_cm, M, rows, stride_cn, length, not EVEN_M, rest == 1)
+            t = products(query, key, price, ratio, PRECISION)
             if rest == 1:
                 t = tl.where((rows < length)[None, :], t, -float("inf"))
-            if cost is None and log_weights is None:
+            if log_weights is None:
                 # The scale is positive: the largest score is the scale times the largest product, and a score less
                 # its pivot takes one fused multiply-add.
                 new_pivot = tl.maximum(pivot, tl.max(t, 1) * scale2)
                 p = tl.exp2(t * scale2 - new_pivot[:, None])
             else:
-                t *= scale2
-                if log_weights is not None:
-                    weight = load_numbers(log_weights, rows, 1, length, 0.0, rest == 1).to(tl.float32)
-                    t += (weight * 1.4426950408889634)[None, :]
-                if cost is not None:
-                    t -= slope2 * load_cost(cost, latents, stride_cm, M, rows, stride_cn, length)
+                weight = load_numbers(log_weights, rows, 1, length, 0.0, rest == 1).to(tl.float32)
+                t = t * scale2 + (weight * 1.4426950408889634)[None, :]
                 new_pivot = tl.maximum(pivot, tl.max(t, 1))
                 p = tl.exp2(t - new_pivot[:, None])
             shrink = tl.exp2(pivot - new_pivot)

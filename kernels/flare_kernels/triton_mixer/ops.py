@@ -122,7 +122,7 @@ def _gather_parts(
         (width, chunks.per_segment, latents, pieces, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), v.stride(0), v.stride(1), *_cost_strides(scores[0])),
         (heads, dim, value_dim, chunks.size, chosen.block_m, chosen.block_n, block_of(dim), block_of(value_dim),
-         precision, chosen.num_stages),
+         latents % chosen.block_m == 0, precision, chosen.num_stages),
         chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
     return parts
@@ -173,7 +173,8 @@ def latent_grad(
         (q, k, dy, *_terms(lse, 2), cost, slope, head_scale, table, parts),
         (width, per_segment, latents, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), dy.stride(0), dy.stride(1), *_cost_strides(cost)),
-        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, precision),
+        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, latents % block_m == 0,
+         precision),
         chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
     _sum(parts, dz, 1.0, segments, 1, per_segment, offsets)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import NOTHING, chunk_rows, head_cost, load_cost, load_rows, store_rows
+from .tiles import NOTHING, chunk_rows, head_cost, load_cost, load_rows, products, store_rows
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
@@ -27,8 +27,9 @@ def scatter_kernel(
         lse += start * H + head
     if lse_low is not None:
         lse_low += start * H + head
+    ratio = 0.0
     if cost is not None:
-        cost, slope2 = head_cost(cost, slope, head_scale, head, stride_cs)
+        cost, ratio = head_cost(cost, slope, head_scale, head, stride_cs, scale2)
         cost += start * stride_cn
     latents = tl.arange(0, BLOCK_M)
     if ONE_BLOCK:
@@ -37,18 +38,16 @@ def scatter_kernel(
     for first in range(0, length, BLOCK_N):
         rows = first + tl.arange(0, BLOCK_N)
         key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
+        price = None
         if ONE_BLOCK:
-            t = tl.dot(key, tl.trans(query), input_precision=PRECISION)
+            if cost is not None:
+                price = load_cost(cost, rows, stride_cn, length, latents, stride_cm, M, True, not EVEN_M)
+            t = products(key, query, price, ratio, PRECISION)
             if not EVEN_M:
                 t = tl.where((latents < M)[None, :], t, -float("inf"))
-            if cost is None:
-                # The scale is positive: see the gather.
-                pivot = tl.max(t, 1) * scale2
-                p = tl.exp2(t * scale2 - pivot[:, None])
-            else:
-                t = t * scale2 - slope2 * load_cost(cost, rows, stride_cn, length, latents, stride_cm, M)
-                pivot = tl.maximum(tl.max(t, 1), NOTHING)
-                p = tl.exp2(t - pivot[:, None])
+            # The scale is positive: see the gather.
+            pivot = tl.maximum(tl.max(t, 1) * scale2, NOTHING)
+            p = tl.exp2(t * scale2 - pivot[:, None])
             total = tl.sum(p, 1)
             out = tl.dot(p.to(latent.dtype), latent, input_precision=PRECISION)
         else:
@@ -59,16 +58,13 @@ def scatter_kernel(
                 these = block + latents
                 query = load_rows(q, these, stride_qm, M, not EVEN_M, D, BLOCK_D).to(k.dtype.element_ty)
                 latent = load_rows(z, these, DV, M, not EVEN_M, DV, BLOCK_DV).to(k.dtype.element_ty)
-                t = tl.dot(key, tl.trans(query), input_precision=PRECISION)
+                if cost is not None:
+                    price = load_cost(cost, rows, stride_cn, length, these, stride_cm, M, True, not EVEN_M)
+                t = products(key, query, price, ratio, PRECISION)
                 if not EVEN_M:
                     t = tl.where((these < M)[None, :], t, -float("inf"))
-                if cost is None:
-                    new_pivot = tl.maximum(pivot, tl.max(t, 1) * scale2)
-                    p = tl.exp2(t * scale2 - new_pivot[:, None])
-                else:
-                    t = t * scale2 - slope2 * load_cost(cost, rows, stride_cn, length, these, stride_cm, M)
-                    new_pivot = tl.maximum(pivot, tl.max(t, 1))
-                    p = tl.exp2(t - new_pivot[:, None])
+                new_pivot = tl.maximum(pivot, tl.max(t, 1) * scale2)
+                p = tl.exp2(t * scale2 - new_pivot[:, None])
                 shrink = tl.exp2(pivot - new_pivot)
                 total = total * shrink + tl.sum(p, 1)
                 out = tl.dot(p.to(latent.dtype), latent, out * shrink[:, None], input_precision=PRECISION)

@@ -65,20 +65,44 @@ def store_rows(base, rows, stride, end, tile, DIM: tl.constexpr, BLOCK_DIM: tl.c
 
 
 @triton.jit
-def load_cost(cost, rows, stride_rows, end_rows, columns, stride_columns, end_columns):
-    """A tile of costs [rows, columns] in fp32; zero outside."""
+def load_cost(
+    cost, rows, stride_rows, end_rows, columns, stride_columns, end_columns,
+    MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """A tile of costs [rows, columns] in fp32; zero outside. A mask along the latents would cost the wide loads."""
     pointers = cost + rows[:, None] * stride_rows + columns[None, :] * stride_columns
-    mask = (rows < end_rows)[:, None] & (columns < end_columns)[None, :]
-    return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
+    if MASK_ROWS and MASK_COLUMNS:
+        tile = tl.load(pointers, mask=(rows < end_rows)[:, None] & (columns < end_columns)[None, :], other=0.0)
+    elif MASK_ROWS:
+        tile = tl.load(pointers, mask=(rows < end_rows)[:, None], other=0.0)
+    elif MASK_COLUMNS:
+        tile = tl.load(pointers, mask=(columns < end_columns)[None, :], other=0.0)
+    else:
+        tile = tl.load(pointers)
+    return tile.to(tl.float32)
 
 
 @triton.jit
-def head_cost(cost, slope, head_scale, head, stride_scale):
-    """Where a head's costs start, and its slope in base 2."""
+def head_cost(cost, slope, head_scale, head, stride_scale, scale2):
+    """Where a head's costs start, and its slope over the scale, both in base 2."""
     base = cost
     if head_scale is not None:
         base = cost + tl.load(head_scale + head) * stride_scale
-    return base, tl.load(slope + head).to(tl.float32) * 1.4426950408889634 + LEAST_SLOPE
+    return base, (tl.load(slope + head).to(tl.float32) * 1.4426950408889634 + LEAST_SLOPE) / scale2
+
+
+@triton.jit
+def products(left, right, price, ratio, PRECISION: tl.constexpr):
+    """`left rightᵀ − ratio·price`: scores before the scale, `ratio` the slope over the scale.
+
+    Costs are what the product starts from and not what is taken off it later: its layout then is that of everything
+    after it, and the softmax is not computed in the layout that costs are loaded in.
+    """
+    if price is None:
+        result = tl.dot(left, tl.trans(right), input_precision=PRECISION)
+    else:
+        result = tl.dot(left, tl.trans(right), price * (-ratio), input_precision=PRECISION)
+    return result
 
 
 @triton.jit
