@@ -67,9 +67,11 @@ def _ready(q: Tensor, k: Tensor, v: Tensor | None, scale: float) -> tuple[Tensor
     kind = k.device.type
     if torch.is_autocast_enabled(kind):
         k = k.to(torch.get_autocast_dtype(kind))
-    if not scale > 0:
-        # The kernels take the largest product for the largest score.
-        q, scale = q * scale, 1.0
+    # The kernels take the largest product for the largest score, so the scale must be positive. Signs turn exactly.
+    if scale < 0:
+        q, scale = -q, -scale
+    elif scale == 0:
+        q, scale = torch.zeros_like(q) * q, 1.0
     q, k = _rows(q), _rows(k)
     return q, k, k if v is None else _rows(v.to(k.dtype)), scale
 

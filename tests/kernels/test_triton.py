@@ -29,6 +29,7 @@ from kernels.triton_cases import (
     gather,
     mixer,
     outcome,
+    plain_outcomes,
     problem,
     runs,
     scatter,
@@ -47,11 +48,11 @@ EVERYWHERE = {
     "per mesh, uniform": Case(lengths=(9, 9), per_mesh=True),
     "anchored": Case(num_scales=1, one_cost=True),
     "anchored, two scales": Case(heads=3, num_scales=2, log_weights=True),
-    "two blocks": Case(lengths=(9, 0, 20), heads=1, latents=130, num_scales=1, log_weights=True),
+    "two blocks": Case(lengths=(9, 0, 5), latents=130, num_scales=1, log_weights=True),
     "two chunks": Case(lengths=(150,), heads=1, latents=31, dim=12, value_dim=32),
     "two ragged chunks": Case(lengths=(2, 0, 260), heads=1, latents=5, dim=32, value_dim=4),
-    "std 8": Case(std=8.0),
-    "std 40": Case(std=40.0),
+    "std 8": Case(scale=0.5, std=8.0),
+    "std 40": Case(scale=0.5, std=40.0),
     "negative scale": Case(scale=-0.7),
     "scale zero": Case(scale=0.0),
     "all empty": Case(lengths=(0, 0)),
@@ -92,21 +93,24 @@ def device(request):
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(INTERPRETED, reason="this is the run in the interpreter")
 def test_everything_in_the_interpreter(repository):
-    """In a process of its own, because Triton reads the variable when the kernels are imported."""
-    files = [str(HERE / name) for name in ("test_triton.py", "test_triton_interface.py")]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
-        env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
-        cwd=repository,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
-    passed = int(re.findall(r"(\d+) passed", run.stdout)[-1])
-    assert passed >= LEAST_PASSED, run.stdout[-2000:]
-
-
-LEAST_PASSED = 100
+    """In processes of their own, one for each file, because Triton reads the variable when kernels are imported."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    # Without a GPU in sight: what runs there would be interpreted as well.
+    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    started = [
+        (
+            subprocess.Popen(
+                [*command, str(Path(__file__).with_name(name))],
+                env=environment, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            ),
+            least,
+        )
+        for name, least in (("test_triton.py", 95), ("test_triton_interface.py", 35))
+    ]  # fmt: skip
+    ended = [(process, process.communicate()[0], least) for process, least in started]
+    for process, output, least in ended:
+        assert process.returncode == 0, output[-10_000:]
+        assert int(re.findall(r"(\d+) passed", output)[-1]) >= least, output[-2000:]
 
 
 @pytest.mark.parametrize("make", CALLS)
@@ -125,7 +129,6 @@ def test_error_budget_at_full_size(case, dtype):
 
 
 ONE = {
-    "gather of a point": (gather, Case(lengths=(1,))),
     "scatter to a point": (scatter, Case(lengths=(1,))),
     "gather by a latent": (gather, Case(lengths=(15,), latents=1)),
     "mixer by a latent": (mixer, Case(lengths=(15, 2), latents=1)),
@@ -140,6 +143,7 @@ def test_one_point_or_one_latent(one, device, dtype):
 
 
 CANCELLING = {
+    "gather of a point": (gather, Case(lengths=(1,))),
     "mixer of a point": (mixer, Case(lengths=(1,))),
     "mixer of a point, two blocks": (mixer, Case(lengths=(1,), latents=130, heads=1)),
     "scatter of a latent": (scatter, Case(lengths=(15,), latents=1)),
@@ -148,22 +152,21 @@ CANCELLING = {
 
 @pytest.mark.parametrize(("cancelling", "device", "dtype"), runs(CANCELLING))
 def test_softmax_over_equal_values_has_no_gradient(cancelling, device, dtype):
-    """Gradients of scores cancel to zero here: up to one rounding of each term that cancels."""
+    """In gradients of scores all products of values cancel here: up to one rounding of each."""
     make, case = cancelling
     call, x = problem(make, case, device, dtype)
     ours = outcome(call, x, "triton", dtype, torch.ones_like)
-    plain = outcome(call, x, "reference", dtype, torch.ones_like)
+    plain = plain_outcomes(call, case, x, dtype, torch.ones_like)
     truth = outcome(call, exact(x), "reference", dtype, torch.ones_like)
-    value = x["v"] if make is mixer else x["z"][0, :, 0]
-    # Weights are at most 1, and the gradient of y is 1 everywhere.
-    products = value.double().abs().sum(-1, keepdim=True)
+    value = x["z"][0, :, 0] if make is scatter else x["v"]
+    # Weights are at most 1, and incoming gradients are 1, that of the log-sum-exp too.
+    products = value.double().abs().sum(-1, keepdim=True) + 1
     terms = {"q": (products * x["k"].double().abs()).sum(0).max(), "k": products.max() * x["q"].double().abs().max()}
     for name, size in terms.items():
+        error = (ours.pop(f"gradient of {name}").double() - truth.pop(f"gradient of {name}")).abs().max()
         # A difference of two products in each of the two softmaxes.
-        limit = 4 * torch.finfo(dtype).eps * abs(case.scale) * size
-        assert truth.pop(f"gradient of {name}").abs().max() < limit
-        assert ours.pop(f"gradient of {name}").abs().max() <= limit, name
-    check(ours, [{name: plain[name] for name in ours}], truth, dtype)
+        assert error <= 4 * torch.finfo(dtype).eps * abs(case.scale) * size, name
+    check(ours, [{name: each[name] for name in ours} for each in plain], truth, dtype)
 
 
 @pytest.mark.parametrize("joined", [False, True], ids=["ptr", "joined"])
@@ -215,24 +218,24 @@ def shifted(t):
 
 
 LAYOUTS = {each.__name__: each for each in (strided, prefix, scattered, shifted)}
-FULL = Case(latents=16, dim=8, value_dim=8, log_weights=True, num_scales=2)
+PLAIN = Case(latents=16, dim=8, value_dim=8)
+FULL = replace(PLAIN, log_weights=True, num_scales=2)
 
 
 @pytest.mark.parametrize("make", [mixer, scatter])
 @pytest.mark.parametrize(("layout", "device", "dtype"), runs(LAYOUTS))
 def test_memory_layouts_of_points_and_latents(make, layout, device, dtype):
-    call, x = problem(make, FULL, device, dtype)
-    compare(call, FULL, x, dtype, lambda name, t: layout(t) if name in ("q", "k", "v", "z") else t)
+    call, x = problem(make, PLAIN, device, dtype)
+    compare(call, PLAIN, x, dtype, lambda _, t: layout(t))
 
 
-@pytest.mark.parametrize("name", ["log_weights", "slope_encode", "slope_decode"])
 @pytest.mark.parametrize(
     ("layout", "device", "dtype"), runs({each: LAYOUTS[each] for each in ("scattered", "shifted")})
 )
-def test_memory_layouts_of_numbers(name, layout, device, dtype):
-    """A column of a matrix, say."""
+def test_memory_layouts_of_numbers(layout, device, dtype):
+    """Log-weights and slopes that are a column of a matrix, say."""
     call, x = problem(mixer, FULL, device, dtype)
-    compare(call, FULL, x, dtype, lambda each, t: layout(t) if each == name else t)
+    compare(call, FULL, x, dtype, lambda _, t: layout(t) if t.dim() == 1 else t)
 
 
 COSTS = {
@@ -249,18 +252,19 @@ def test_memory_layouts_of_costs(layout, device, dtype):
     compare(call, FULL, x, dtype, lambda name, t: layout(t) if name.startswith("cost") else t)
 
 
-@pytest.mark.parametrize(("case", "device", "dtype"), runs({"one scale for all heads": replace(FULL, num_scales=1)}))
-def test_expanded_numbers_of_heads(case, device, dtype):
-    """One slope and one scale that all heads share, without a copy for each."""
+@pytest.mark.parametrize(("case", "device", "dtype"), runs({"two scales": FULL}))
+def test_memory_layouts_of_heads(case, device, dtype):
+    """Heads that share keys, latents, one slope and one scale, without a copy for each."""
     x = draw(replace(case, heads=1), device, dtype)
-    x = {name: x[name] for name in ("q", "k", "z", "slope_decode", "cost_decode")}
+    x = {name: x[name] for name in ("q", "k", "z", "cost_decode")} | {"slope_decode": torch.rand(1, device=device)}
 
     def call(x, impl):
-        head_scale = torch.zeros(1, dtype=torch.int64, device=device).expand(2)
-        cost = fk.Cost(values=x["cost_decode"], slope=1 + x["slope_decode"].expand(2), head_scale=head_scale)
-        cost = replace(cost, slope=(1 + x["slope_decode"]).expand(2))
+        # What lies behind a number in memory is another number that would do, so that a wrong read is a wrong result.
+        slope = torch.cat([x["slope_decode"], x["slope_decode"] + 1])[:1].expand(2)
+        head_scale = torch.tensor([1, 0], device=device)[:1].expand(2)
+        cost = fk.Cost(values=x["cost_decode"], slope=slope, head_scale=head_scale)
         q, k, z = x["q"].expand(2, -1, -1), x["k"].expand(-1, 2, -1), x["z"].expand(-1, 2, -1, -1)
-        return {"y": fk.scatter(q, k, z, scale=0.7, ptr=case.segments(device), cost=cost, impl=impl)}
+        return {"y": fk.scatter(q, k, z, scale=case.scale, ptr=case.segments(device), cost=cost, impl=impl)}
 
     compare(call, case, x, dtype)
 
@@ -276,8 +280,8 @@ GRADIENTS = {
 @pytest.mark.parametrize("make", CALLS)
 @pytest.mark.parametrize(("layout", "device", "dtype"), runs(GRADIENTS))
 def test_memory_layouts_of_incoming_gradients(make, layout, device, dtype):
-    call, x = problem(make, FULL, device, dtype)
-    compare(call, FULL, x, dtype, of_gradient=layout)
+    call, x = problem(make, PLAIN, device, dtype)
+    compare(call, PLAIN, x, dtype, of_gradient=layout)
 
 
 @pytest.mark.parametrize("make", CALLS)
@@ -316,10 +320,15 @@ def test_every_run_gives_the_same_bits(make, case, device, dtype):
         assert_same(outcome(call, x, "triton", dtype), first)
 
 
-POISONED = {name: EVERYWHERE[name] for name in ("anchored, two scales", "two blocks", "all empty", "no points")}
+POISONED = {
+    "anchored": replace(FULL, latents=5),
+    "two blocks": Case(lengths=(9, 0), heads=1, latents=130, num_scales=1),
+    "all empty": Case(lengths=(0, 0)),
+    "no points": Case(lengths=(0,), log_weights=True, num_scales=1),
+}
 
 
-@pytest.mark.parametrize("make", CALLS)
+@pytest.mark.parametrize("make", [scatter, mixer])
 @pytest.mark.parametrize(("case", "device", "dtype"), runs(POISONED))
 def test_nothing_is_read_before_it_is_written(make, case, device, dtype, monkeypatch):
     """New memory is full of NaN, which neither reaches a result nor stays in one."""
@@ -433,6 +442,7 @@ def test_reduced_precision_of_products(precision):
 @pytest.mark.gpu
 def test_addresses_past_2_to_the_31():
     """All but the last 500 of 2³¹ / 128 points weigh nothing: the rest is a small problem at large addresses."""
+    torch.cuda.empty_cache()
     if torch.cuda.mem_get_info()[0] < 40e9:
         pytest.skip("needs 40 GB of free GPU memory")
     dtype, rows = torch.bfloat16, 500

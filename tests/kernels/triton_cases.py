@@ -98,7 +98,7 @@ def _log_weights(weights: Tensor, lengths: tuple[int, ...]) -> Tensor:
 
 
 def _cost(n: int, latents: int, num_scales: int, generator: torch.Generator) -> Tensor:
-    """Costs [N, M, S] stored [N, S, M]; latent 1 reaches nothing, nothing reaches point 3, and some paths are missing."""
+    """Costs [N, M, S] stored [N, S, M]: latent 1 reaches nothing, nothing reaches point 3, more paths are missing."""
     cost = 3 * torch.rand(n, num_scales, latents, generator=generator)
     cost[torch.rand(cost.shape, generator=generator) < 0.1] = torch.inf
     cost[:, :, 1:2] = torch.inf
@@ -117,7 +117,7 @@ def cost_of(case: Case, x: Tensors, direction: str) -> fk.Cost | None:
 
 
 def gather(case: Case) -> Call:
-    """Points, and tokens where the tensors hold them, to latents; with the log-sum-exp."""
+    """Points to latents, with the log-sum-exp."""
 
     def call(x: Tensors, impl: str) -> Tensors:
         z, lse = fk.gather(
@@ -224,11 +224,13 @@ def outcome(
     leaves = {name: t.detach().requires_grad_() for name, t in x.items() if not name.startswith(("cost", "counts"))}
     results = call(x | leaves, impl)
     generator = torch.Generator().manual_seed(1)
+    # Plain torch has no gradient for the log-sum-exp of no points at all.
+    differentiable = {name: r for name, r in results.items() if r.requires_grad}
     given = []
-    for name, r in results.items():
+    for name, r in differentiable.items():
         g = torch.randn(r.shape, generator=generator, dtype=torch.float64).to(dtype).to(r)
         given.append(of_gradient(g if order is None else order.apply(name, g)).detach())
-    gradients = torch.autograd.grad(list(results.values()), list(leaves.values()), given)
+    gradients = torch.autograd.grad(list(differentiable.values()), list(leaves.values()), given)
     gradients = dict(zip(leaves, gradients, strict=True))
     results = {name: r.detach() for name, r in results.items()}
     if order is not None:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import ops
 from .launch import ALWAYS_ONE_BLOCK
@@ -97,6 +96,16 @@ def _refuse_transforms() -> None:
         )
 
 
+def _refuse_second_derivatives() -> None:
+    # Gradient mode is on in a backward pass only with `create_graph=True`. Left alone, the gradient would count as a
+    # constant of its inputs, and a second derivative would be wrong without a word.
+    if not torch.compiler.is_compiling() and torch.is_grad_enabled():
+        raise RuntimeError(
+            "flare_kernels' Triton path cannot be differentiated twice (create_graph=True): use impl='reference' or "
+            "impl='sdpa'"
+        )
+
+
 def _operators() -> Any:
     """The operators by way of torch, where something watches; else the functions behind them, which is faster."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
@@ -141,8 +150,8 @@ class _Gather(torch.autograd.Function):
         return z, torch.where(whole == torch.inf, -torch.inf, whole * LN_2)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dz: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
         q, k, v, log_weights, cost, slope, head_scale, token_k, token_v, z, lse2 = ctx.saved_tensors
         need = ctx.needs_input_grad
         run = _operators()
@@ -173,8 +182,8 @@ class _Scatter(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
         q, k, z, cost, slope, head_scale, y, lse = ctx.saved_tensors
         dy = _rows(dy)
         run = _operators()
@@ -207,8 +216,8 @@ class _Mixer(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
         q, k, v, log_weights, *scores, token_k, token_v, y, z, lse_m, lse_n = ctx.saved_tensors
         need = ctx.needs_input_grad
         dy = _rows(dy)

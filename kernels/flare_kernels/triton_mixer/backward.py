@@ -87,11 +87,14 @@ def encode_grad(t, value, dlatent, lse, low, delta, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def load_latents(z, dz, delta, lse, latents, M, DV: tl.constexpr, BLOCK_DV: tl.constexpr):
-    """dZ, `δm = rowsum(dZ∘Z)` unless it is given, and lse."""
-    dlatent = load_rows(dz, latents, DV, M, True, DV, BLOCK_DV)
+def load_latents(z, dz, delta, lse, k, latents, M, DV: tl.constexpr, BLOCK_DV: tl.constexpr):
+    """The dZ in the element type of `k`, `δm = rowsum(dZ∘Z)` unless it is given, and lse.
+
+    δm is of the dZ that was rounded for the products: in `V dZᵀ − δm` the two must cancel where a weight is near 1.
+    """
+    dlatent = load_rows(dz, latents, DV, M, True, DV, BLOCK_DV).to(k.dtype.element_ty)
     if delta is None:
-        delta_m = tl.sum(dlatent * load_rows(z, latents, DV, M, True, DV, BLOCK_DV), 1)
+        delta_m = tl.sum(dlatent.to(tl.float32) * load_rows(z, latents, DV, M, True, DV, BLOCK_DV), 1)
     else:
         delta_m = tl.load(delta + latents, mask=latents < M, other=0.0)
     return dlatent, delta_m, tl.load(lse + latents, mask=latents < M, other=float("inf"))[None, :]
@@ -153,10 +156,9 @@ def point_grad_kernel(
             cost_encode += start * stride_en
             slope_sum_encode = tl.zeros([BLOCK_N], tl.float32)
         if ONE_BLOCK:
-            dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, offsets, M, DV, BLOCK_DV)
+            dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, k, offsets, M, DV, BLOCK_DV)
             if low_latents is not None:
                 low_m = tl.load(low_latents + offsets, mask=offsets < M, other=0.0)[None, :]
-            dlatent = dlatent.to(k.dtype.element_ty)
     if DECODE:
         dy += start * stride_yn + head * stride_yh
         lse_points += start * H + head
@@ -236,10 +238,9 @@ def point_grad_kernel(
                         slope_sum_decode += tl.sum(ds * tl.minimum(price_decode, LARGEST), 1)
                 if ENCODE:
                     if not ONE_BLOCK:
-                        dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, latents, M, DV, BLOCK_DV)
+                        dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, k, latents, M, DV, BLOCK_DV)
                         if low_latents is not None:
                             low_m = tl.load(low_latents + latents, mask=latents < M, other=0.0)[None, :]
-                        dlatent = dlatent.to(k.dtype.element_ty)
                     if cost_encode is not None:
                         if SHARED_COST:
                             price_encode = price_decode

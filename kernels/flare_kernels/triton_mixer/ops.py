@@ -206,7 +206,9 @@ def point_grad(
     slopes_decode = k.new_empty((count, heads), dtype=torch.float32) if cost_decode is not None else None
     delta = None
     if dz is not None and (dlse is not None or latents > block_m):
-        delta = (z * dz).sum(-1) if dlse is None else (z * dz).sum(-1) - dlse
+        # Of the dZ that is rounded for the products; see `load_latents`.
+        delta = (z * dz.to(k.dtype)).sum(-1)
+        delta = delta if dlse is None else delta - dlse
     if latents > block_m:
         # Latents are loaded again for each tile of points: in the element type of the products, half the bytes.
         z, dz = z.to(k.dtype), None if dz is None else dz.to(k.dtype)

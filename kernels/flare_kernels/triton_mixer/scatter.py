@@ -38,11 +38,12 @@ def scatter_kernel(
     for first in range(0, length, BLOCK_N):
         rows = first + tl.arange(0, BLOCK_N)
         key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
-        price = None
         if ONE_BLOCK:
             if cost is not None:
                 price = load_cost(cost, rows, stride_cn, length, latents, stride_cm, M, True, not EVEN_M)
-            t = products(key, query, price, ratio, PRECISION)
+                t = products(key, query, price, ratio, PRECISION)
+            else:
+                t = products(key, query, None, ratio, PRECISION)
             if not EVEN_M:
                 t = tl.where((latents < M)[None, :], t, -float("inf"))
             # The scale is positive: see the gather.
@@ -60,7 +61,9 @@ def scatter_kernel(
                 latent = load_rows(z, these, DV, M, not EVEN_M, DV, BLOCK_DV).to(k.dtype.element_ty)
                 if cost is not None:
                     price = load_cost(cost, rows, stride_cn, length, these, stride_cm, M, True, not EVEN_M)
-                t = products(key, query, price, ratio, PRECISION)
+                    t = products(key, query, price, ratio, PRECISION)
+                else:
+                    t = products(key, query, None, ratio, PRECISION)
                 if not EVEN_M:
                     t = tl.where((these < M)[None, :], t, -float("inf"))
                 new_pivot = tl.maximum(pivot, tl.max(t, 1) * scale2)
