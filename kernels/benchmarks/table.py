@@ -23,8 +23,10 @@ def speed() -> Iterator[str]:
     def key(row: Row) -> tuple[Any, ...]:
         return (*(row[name] for name in ("machine", "case", "dtype", "H", "D", "M", "N", "direction")), row["graph"])
 
-    for _, same in itertools.groupby(rows, key):
-        found = {row["impl"]: row for row in same}
+    same: dict[Any, dict[str, Row]] = {}
+    for row in rows:
+        same.setdefault(key(row), {})[row["impl"]] = row
+    for found in same.values():
         if "ours" not in found:
             continue
         ours = found["ours"]
@@ -36,6 +38,9 @@ def speed() -> Iterator[str]:
         bound = f"{ours['bound_ms']:.3g}, {ours['bound_by']}"
         yield f"| {case}, {how} | {ours['ms']:.3g} | {bound} | {share} | " + " | ".join(cells) + " |"
     yield ""
+    if not any("CPU" not in row["machine"] for row in rows):
+        yield "GPU rows are not measured for this version yet."
+        yield ""
     yield "Machines: " + "; ".join(sorted({row["machine"] for row in rows})) + "."
 
 
@@ -43,6 +48,7 @@ def accuracy() -> Iterator[str]:
     """A line for each dtype and size of the scores, a column for the output and each gradient."""
     rows = read("accuracy_gpu.json")
     if not rows:
+        yield "Not measured on a GPU for this version yet."
         return
     quantities = list(dict.fromkeys(row["quantity"] for row in rows))
     yield "| dtype | std of scores | " + " | ".join(quantities) + " | 50 repeats |"
