@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 # messages, which users see, are tested instead.
 install_import_hook(
     [
-        *(f"flare_kernels.{name}" for name in ("reference", "sdpa", "segments", "merge")),
+        *(f"flare_kernels.{name}" for name in ("reference", "sdpa", "buckets", "segments", "merge")),
         "flare_connect.nn",
         "flare_connect.models",
         "flare_connect.mesh",

@@ -17,7 +17,7 @@ _MAX_PADDING = 1.5
 # Otherwise a mesh joins the batch of a longer one of at most this multiple of its length.
 _MAX_RATIO = 1.25
 # Rows above which a mesh is a batch of its own on the CPU: there, copying so many costs more than a call.
-_LONGEST_SHARED = 512
+_LONGEST_SHARED = 256
 # Attention on a GPU wants its masks aligned.
 _GPU_ALIGNMENT = 16
 

@@ -1,7 +1,7 @@
 """The mixer as calls of `torch.nn.functional.scaled_dot_product_attention`: the fast path without own kernels.
 
 Two calls where meshes have the same length or padding them to one length wastes little, otherwise two for each bucket
-of meshes of similar length.
+of meshes of similar length; `buckets` says which meshes share one.
 """
 
 import torch

@@ -112,7 +112,7 @@ def test_gather_of_an_empty_mesh_is_zero(lengths, longest_shared):
         assert bool((z[mesh] == 0).all()) == (length == 0)
 
 
-@given(st.lists(st.integers(0, 60) | st.integers(500, 530), min_size=1, max_size=12), st.booleans())
+@given(st.lists(st.integers(0, 60) | st.integers(250, 270), min_size=1, max_size=12), st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_rows_and_meshes_come_back_where_they_were(lengths, apart):
     segments = Segments.from_lengths(lengths)
@@ -126,7 +126,7 @@ def test_rows_and_meshes_come_back_where_they_were(lengths, apart):
     emptied = meshes.masked_fill(torch.tensor(lengths) == 0, 0.0) if batches.order is not None else meshes
     assert torch.equal(back, emptied)
     for shape, part, padding, ids in zip(
-        batches.shapes, split, batches.padding, batches.split_meshes(segments.ptr[:-1]), strict=True
+        batches.shapes, split, batches.padding, batches.split_meshes(segments.ptr[:-1].double()), strict=True
     ):
         assert part.shape == shape
         assert (padding is None) == bool((part != 0).all())
@@ -182,7 +182,7 @@ def test_a_broken_mesh_breaks_no_other(longest_shared):
 
 @pytest.mark.parametrize(
     ("few", "many"),
-    [([600, 700], [600 + i for i in range(40)]), ([20, 30], [round(10 * 1.3**i) for i in range(16)])],
+    [([600, 700], [600 + i for i in range(40)]), ([20, 30], [round(10 * 1.3**i) for i in range(12)])],
     ids=["meshes of their own batch", "shared batches"],
 )
 def test_gradients_of_more_batches_take_no_more_memory_for_a_row(few, many):
@@ -197,7 +197,6 @@ def test_gradients_of_more_batches_take_no_more_memory_for_a_row(few, many):
         assert all(t.grad is not None for t in inputs)
         total = sum(max(event.self_cpu_memory_usage, 0) for event in profile.key_averages())
         allocated.append(total / (sum(lengths) + HEADS * LATENTS * len(lengths)))
-    print(allocated)
     assert allocated[1] < 1.5 * allocated[0], allocated
 
 
