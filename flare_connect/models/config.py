@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from flare_connect.errors import ConfigError
 
+# What the backward pass computes again instead of keeping it; a matter of training, not of the model that is saved.
+Recompute = Literal["nothing", "blocks", "layers"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:

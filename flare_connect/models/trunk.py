@@ -1,7 +1,5 @@
 """The learned part of a surrogate: standardised numbers in, standardised numbers out, nothing but tensors between."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, cat, nn
@@ -10,9 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from flare_connect.nn import BlockInputs, BoundaryConditioner, FlareAttention, HybridBlock, ResidualMLP
 from flare_kernels import JointSegments, Segments, spread
 
-from .config import Architecture
-
-Recompute = Literal["nothing", "blocks", "layers"]
+from .config import Architecture, Recompute
 
 
 class Trunk(nn.Module):
@@ -80,14 +76,13 @@ class Trunk(nn.Module):
             token_segments=joint,
             condition=self.condition(condition),
             rank=rank,
+            recompute=self.recompute == "layers",
         )
         # The residual stream keeps its precision under autocast, from the first block on.
         stream = self.stream if torch.is_autocast_enabled(x.device.type) else None
         h = self.encode(cat([x, spread(condition, segments)], dim=1)).to(stream or x.dtype)
         again = self.recompute != "nothing" and torch.is_grad_enabled()
         for block in self.blocks:
-            assert isinstance(block, HybridBlock)
-            block.recompute = self.recompute == "layers"
             if again:
                 h = checkpoint(block, h, inputs, use_reentrant=False, preserve_rng_state=False)
             else:

@@ -34,17 +34,12 @@ class FlareAttention(nn.Module):
         separate_decode: own queries and keys for the way back from latents to points.
         impl: implementation of the operators, see `flare_kernels.IMPLEMENTATIONS`.
 
-    Attributes:
-        recompute: compute the insides of the perceptrons for keys and values again in the backward pass.
-
     Raises:
         ConfigError: if the numbers do not fit.
 
     Good values: 8 heads, 64 latents, 1 to 3 layers for keys and values, D = C/H of 8 or 16.
     Source: FLARE, arXiv 2508.12594; adapted queries: FLARE++, arXiv 2608.11519.
     """
-
-    recompute: bool = False
 
     def __init__(
         self,
@@ -94,6 +89,7 @@ class FlareAttention(nn.Module):
         tokens: Float[Tensor, "Nt C"] | None = None,
         token_segments: Segments | JointSegments | None = None,
         rank: int | None = None,
+        recompute: bool = False,
     ) -> Float[Tensor, "N C"]:
         """Mix the points of each mesh.
 
@@ -105,14 +101,15 @@ class FlareAttention(nn.Module):
             token_segments: where each mesh's tokens start, or these joined with the points (once a batch instead of
                 once a layer); required with `tokens`.
             rank: use only the first `rank` latents; None for all.
+            recompute: compute the insides of the perceptrons for keys and values again in the backward pass.
 
         Raises:
             ValueError: if `rank` is not between 1 and M, or shapes do not fit.
         """
         if rank is not None and not 1 <= rank <= self.num_latents:
             raise ValueError(f"`rank` must be between 1 and `num_latents` = {self.num_latents}, got {rank}")
-        k = self._split(applied(self.key, x, self.recompute), self.normalise)
-        v = self._split(applied(self.value, x, self.recompute))
+        k = self._split(applied(self.key, x, recompute), self.normalise)
+        v = self._split(applied(self.value, x, recompute))
         joined = None
         if tokens is not None:
             token_k = self._split(self.key(tokens), self.normalise)
@@ -121,7 +118,7 @@ class FlareAttention(nn.Module):
         q_decode = k_decode = None
         if self.decode_latents is not None and self.decode_key is not None:
             q_decode = _normalised(self.decode_latents[:, :rank], self.normalise)
-            k_decode = self._split(applied(self.decode_key, x, self.recompute), self.normalise)
+            k_decode = self._split(applied(self.decode_key, x, recompute), self.normalise)
         y = flare_kernels.mixer(
             q,
             k,

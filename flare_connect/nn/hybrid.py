@@ -28,6 +28,7 @@ class BlockInputs:
         token_segments: where each mesh's tokens start, or these joined with the points.
         condition: embedding of the per-mesh numbers.
         rank: latents to use; None for all.
+        recompute: compute the insides of the perceptrons again in the backward pass instead of keeping them.
     """
 
     segments: Segments
@@ -38,6 +39,7 @@ class BlockInputs:
     token_segments: Segments | JointSegments | None = None
     condition: Float[Tensor, "B G"] | None = None
     rank: int | None = None
+    recompute: bool = False
 
 
 class HybridBlock(nn.Module):
@@ -53,14 +55,9 @@ class HybridBlock(nn.Module):
         condition_features: width of the condition embedding, or 0.
         mlp_ratio: hidden width of the perceptron in units of C.
 
-    Attributes:
-        recompute: compute the insides of the perceptrons again in the backward pass instead of keeping them.
-
     Raises:
         ConfigError: if both parts are off.
     """
-
-    recompute: bool = False
 
     def __init__(
         self,
@@ -86,7 +83,6 @@ class HybridBlock(nn.Module):
         """Apply the block to the packed points."""
         h = self.norm(x, inputs.segments, inputs.condition)
         if self.attention is not None:
-            self.attention.recompute = self.recompute
             x = x + self.attention(
                 h,
                 inputs.segments,
@@ -94,10 +90,11 @@ class HybridBlock(nn.Module):
                 tokens=inputs.tokens,
                 token_segments=inputs.token_segments,
                 rank=inputs.rank,
+                recompute=inputs.recompute,
             )
         if self.conv is not None:
             if inputs.edge_index is None or inputs.edge_attr is None:
                 raise ValueError("message passing needs `edge_index` and `edge_attr` in the block's inputs")
             received = self.conv(h, inputs.edge_index, inputs.edge_attr)
             x = x + (received if self.gate is None else self.gate * received)
-        return x + applied(self.mlp, self.mlp_norm(x, inputs.segments, inputs.condition), self.recompute)
+        return x + applied(self.mlp, self.mlp_norm(x, inputs.segments, inputs.condition), inputs.recompute)

@@ -2,10 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flare_connect.errors import ConfigError
-from flare_connect.models.config import Architecture
+from flare_connect.models.config import Architecture, Recompute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,10 @@ class DataConfig:
             )
 
 
+Precision = Literal["32", "bf16", "bf16-stream"]
+PRECISIONS, RECOMPUTE = get_args(Precision), get_args(Recompute)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
     """AdamW with a one-cycle learning rate, gradient clipping and averaged weights.
@@ -79,14 +83,19 @@ class OptimiserConfig:
     warmup: float = 0.1
     clip: float = 1.0
     ema_decay: float = 0.999
-    precision: Literal["32", "bf16", "bf16-stream"] = "32"
-    recompute: Literal["nothing", "blocks", "layers"] = "nothing"
+    precision: Precision = "32"
+    recompute: Recompute = "nothing"
     compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         if self.epochs < 1:
             raise ConfigError(f"`optimiser.epochs` must be at least 1, got {self.epochs}")
+        for name, choices in (("precision", PRECISIONS), ("recompute", RECOMPUTE)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"`optimiser.{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
         if self.learning_rate <= 0:
             raise ConfigError(f"`optimiser.learning_rate` must be positive, got {self.learning_rate}")
         if not 0 < self.warmup < 1:

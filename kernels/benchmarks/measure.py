@@ -95,7 +95,7 @@ def _exp_rate(device: torch.device) -> float:
 
     x = torch.zeros(2**22, device=device)
     work = lambda: exp_kernel[(x.numel() // 1024,)](x, BLOCK=1024, num_warps=4)  # noqa: E731
-    return TURNS * x.numel() / (statistics.median(timed(work, device, 10).times) * 1e-3)
+    return TURNS.value * x.numel() / (statistics.median(timed(work, device, 10).times) * 1e-3)
 
 
 def bound(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import measure
 import torch
 from tqdm import tqdm
 
@@ -45,7 +46,7 @@ def configs(job: Job) -> Iterator[Config]:
 
 def work(job: Job, num_rows: int) -> Any:
     """A call of the operator on random data."""
-    from flare_kernels.triton_mixer import ops
+    import flare_kernels.triton_mixer.ops  # noqa: F401 (registers the operators)
 
     kernel, m, d, size = job
     dtype = torch.bfloat16 if size == 2 else torch.float32
@@ -59,7 +60,6 @@ def work(job: Job, num_rows: int) -> Any:
     lse_m = torch.full((1, HEADS, latents), 20.0, device="cuda")
     none, rest = (None, None, None), (d**-0.5, "ieee")
     flare = torch.ops.flare_connect
-    assert ops is not None
     return {
         "gather": lambda: flare.gather(q, k, v, None, *none, *plan, *rest),
         "scatter": lambda: flare.scatter(q, k, z, *none, *plan, *rest, True),
@@ -72,9 +72,9 @@ def work(job: Job, num_rows: int) -> Any:
 
 def with_config(config: Config) -> Any:
     """Make the operators use one tile, whatever the table says."""
-    from flare_kernels.triton_mixer import launch, ops
+    from flare_kernels.triton_mixer import ops, sizes
 
-    return mock.patch.object(ops, "tile", return_value=launch.Tile(*config))
+    return mock.patch.object(ops, "tile", return_value=sizes.Tile(*config))
 
 
 def compile_one(job: Job, config: Config) -> tuple[Job, Config, str | None]:
@@ -88,21 +88,8 @@ def compile_one(job: Job, config: Config) -> tuple[Job, Config, str | None]:
     return job, config, None
 
 
-def milliseconds(call: Any, repeats: int = 7) -> float:
-    """Median time of a call on the device."""
-    for _ in range(2):
-        call()
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
-    for start, end in events:
-        start.record()
-        call()
-        end.record()
-    torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in events)
-
-
 def main(args: argparse.Namespace) -> None:
-    from flare_kernels.triton_mixer.launch import TABLE
+    from flare_kernels.triton_mixer.sizes import TABLE
 
     jobs = list(itertools.product(args.kernels, args.m, args.d, args.bytes))
     tasks = [(job, config) for job in jobs for config in configs(job)]
@@ -124,7 +111,7 @@ def main(args: argparse.Namespace) -> None:
         times = {}
         for config in sorted(runnable[job]):
             with with_config(config):
-                times[config] = milliseconds(call)
+                times[config] = statistics.median(measure.timed(call, torch.device("cuda"), 7).times)
         ranked = sorted(times, key=lambda config: times[config])
         if not ranked:
             print(f"{job}: nothing ran; the row stays as it was")

@@ -104,9 +104,8 @@ def gather(
     check_choice("precision", precision, PRECISIONS)
     k, v, log_weights, segments, _ = _packed(k, v, log_weights, ptr)
     check_points(q, k, v, segments)
-    check_log_weights(log_weights, k.shape[0])
-    if cost is not None:
-        check_cost(cost.values, cost.slope, cost.head_scale, k, q)
+    check_log_weights(log_weights, k)
+    _check_cost(cost, k, q)
     chosen = choose(impl, k, v.shape[-1], with_lse=return_lse)
     if chosen == "triton":
         from . import fused
@@ -161,8 +160,7 @@ def scatter(
     k, _, _, segments, dense = _packed(k, None, None, ptr)
     check_points(q, k, None, segments)
     check_latents(q, z, segments)
-    if cost is not None:
-        check_cost(cost.values, cost.slope, cost.head_scale, k, q)
+    _check_cost(cost, k, q)
     chosen = choose(impl, k, z.shape[-1])
     if chosen == "triton":
         from . import fused
@@ -224,10 +222,9 @@ def mixer(
 
         k, v, log_weights, segments, dense = _packed(k, v, log_weights, ptr)
         check_points(q, k, v, segments)
-        check_log_weights(log_weights, k.shape[0])
-        for each in (cost, cost_decode):
-            if each is not None:
-                check_cost(each.values, each.slope, each.head_scale, k, q)
+        check_log_weights(log_weights, k)
+        _check_cost(cost, k, q)
+        _check_cost(cost_decode, k, q)
         more = _token_rows(tokens, q, segments)
         y = fused.mixer(q, k, v, segments, scale, cost, cost_decode, log_weights, precision, more).to(v.dtype)
         return y if dense is None else y.view(*dense, *y.shape[1:])
@@ -267,6 +264,11 @@ def _packed(
     else:
         segments = ptr if isinstance(ptr, Segments) else Segments.from_ptr(ptr)
     return k, k if v is None else v, log_weights, segments, None
+
+
+def _check_cost(cost: Cost | None, k: Tensor, q: Tensor) -> None:
+    if cost is not None:
+        check_cost(cost.values, cost.slope, cost.head_scale, k, q)
 
 
 def _token_rows(tokens: Tokens | None, q: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Segments] | None:

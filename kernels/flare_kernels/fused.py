@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .segments import Segments
 from .triton_mixer import autograd
-from .triton_mixer.autograd import Plan, Scores, Settings, Tokens
+from .triton_mixer.autograd import Plan, Scores, Settings, Tokens, rows_together
+from .validation import check_device
 
 if TYPE_CHECKING:
     from .api import Cost
@@ -29,18 +30,18 @@ def gather(
     precision: str,
     tokens: TokenRows | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(z, lse) in fp32."""
+    """Z [B, H, M, Dv] and its natural log-sum-exp [B, H, M] in fp32; arguments as in `api.gather`, already checked."""
     q, k, v, scale = _ready(q, k, v, scale)
-    plan, settings = _plan(segments), Settings(scale, precision)
+    plan, settings = _plan(segments, k), Settings(scale, precision)
     return autograd.gather(q, k, v, _line(log_weights), _scores(cost), plan, settings, _tokens(tokens, k))
 
 
 def scatter(
     q: Tensor, k: Tensor, z: Tensor, segments: Segments, scale: float, cost: "Cost | None", precision: str
 ) -> Tensor:
-    """Y in the dtype of `k` (under autocast, in its dtype)."""
+    """Y [N, H, Dv] in the dtype of `k` (under autocast, in its dtype); arguments as in `api.scatter`, checked."""
     q, k, _, scale = _ready(q, k, None, scale)
-    return autograd.scatter(q, k, z.contiguous(), _scores(cost), _plan(segments), Settings(scale, precision))
+    return autograd.scatter(q, k, z.contiguous(), _scores(cost), _plan(segments, k), Settings(scale, precision))
 
 
 def mixer(
@@ -55,9 +56,9 @@ def mixer(
     precision: str,
     tokens: TokenRows | None = None,
 ) -> Tensor:
-    """Gather and scatter in one."""
+    """Y [N, H, Dv] of gather and scatter in one; arguments as in `api.mixer`, checked."""
     q, k, v, scale = _ready(q, k, v, scale)
-    plan, settings = _plan(segments), Settings(scale, precision)
+    plan, settings = _plan(segments, k), Settings(scale, precision)
     more = _tokens(tokens, k)
     return autograd.mixer(q, k, v, _line(log_weights), _scores(cost), _scores(cost_decode), plan, settings, more)
 
@@ -72,24 +73,21 @@ def _ready(q: Tensor, k: Tensor, v: Tensor | None, scale: float) -> tuple[Tensor
         q, scale = -q, -scale
     elif scale == 0:
         q, scale = torch.zeros_like(q) * q, 1.0
-    q, k = _rows(q), _rows(k)
-    return q, k, k if v is None else _rows(v.to(k.dtype)), scale
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
+    q, k = rows_together(q), rows_together(k)
+    return q, k, k if v is None else rows_together(v.to(k.dtype)), scale
 
 
 def _tokens(tokens: TokenRows | None, k: Tensor) -> Tokens:
     if tokens is None:
         return Tokens()
     token_k, token_v, segments = tokens
-    return Tokens(_rows(token_k.to(k.dtype)), _rows(token_v.to(k.dtype)), _plan(segments))
+    return Tokens(rows_together(token_k.to(k.dtype)), rows_together(token_v.to(k.dtype)), _plan(segments, k))
 
 
-def _plan(segments: Segments) -> Plan:
+def _plan(segments: Segments, k: Tensor) -> Plan:
     if segments.is_uniform:
         return Plan(None, None, segments.num_segments, segments.width, 0)
+    check_device("ptr", segments.ptr, k)
     table, starts = segments.chunks
     return Plan(table, starts, segments.num_segments, 0, segments.chunk)
 

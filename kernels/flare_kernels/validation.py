@@ -39,12 +39,16 @@ def check_latents(q: Tensor, z: Tensor, segments: Segments) -> None:
     expected = (segments.num_segments, q.shape[-3], q.shape[-2])
     if z.dim() != 4 or tuple(z.shape[:3]) != expected:
         raise ValueError(f"`z` must be [{', '.join(map(str, expected))}, Dv], got {list(z.shape)}")
+    check_device("z", z, q)
 
 
-def check_log_weights(log_weights: Tensor | None, num_points: int) -> None:
+def check_log_weights(log_weights: Tensor | None, k: Tensor) -> None:
     """Log-weights are one number a point; −inf masks a point out."""
-    if log_weights is not None and tuple(log_weights.shape) != (num_points,):
-        raise ValueError(f"`log_weights` must be [{num_points}], got {list(log_weights.shape)}")
+    if log_weights is None:
+        return
+    if tuple(log_weights.shape) != (k.shape[0],):
+        raise ValueError(f"`log_weights` must be [{k.shape[0]}], got {list(log_weights.shape)}")
+    check_device("log_weights", log_weights, k)
 
 
 def check_cost(values: Tensor, slope: Tensor, head_scale: Tensor | None, k: Tensor, q: Tensor) -> None:
@@ -60,6 +64,19 @@ def check_cost(values: Tensor, slope: Tensor, head_scale: Tensor | None, k: Tens
         )
     if head_scale is not None and (tuple(head_scale.shape) != (heads,) or head_scale.dtype != torch.int64):
         raise ValueError(f"cost `head_scale` must be int64 [{heads}], got {head_scale.dtype} {list(head_scale.shape)}")
+    for name, tensor in (("values", values), ("slope", slope), ("head_scale", head_scale)):
+        if tensor is not None:
+            check_device(f"cost {name}", tensor, k)
+
+
+def check_device(name: str, tensor: Tensor, beside: Tensor) -> None:
+    """A kernel would read another device's memory as its own.
+
+    Raises:
+        ValueError: if the two are on different devices.
+    """
+    if tensor.device != beside.device:
+        raise ValueError(f"`{name}` is on {tensor.device}, the points on {beside.device}; move both to one device")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

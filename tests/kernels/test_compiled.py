@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from flare_kernels.triton_mixer import autograd, ops
+from flare_kernels.triton_mixer import ops
 
 TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.int64: "*i64"}
 HOPPER, AMPERE = GPUTarget("cuda", 90, 32), GPUTarget("cuda", 80, 32)
@@ -81,6 +81,5 @@ def test_kernels_compile(change, dtype, target, monkeypatch, tmp_path: Path):
 
     with mock.patch.object(ops, "launch", launch):
         fk.mixer(q, k, v, **arguments).sum().backward()
-        assert autograd is not None
     kernels = {"gather", "merge", "scatter", "latent_grad", "point_grad", "sum"}
     assert seen == {f"{name}_kernel" for name in kernels}

@@ -232,6 +232,13 @@ def test_compiles_without_graph_breaks():
         ({"k": torch.zeros(10, 2, 4, dtype=torch.int64)}, "floating"),
         ({"q": torch.zeros(3, 2, 5, 4)}, "latents for 3 meshes"),
         ({"cost": fk.Cost(values=torch.zeros(10, 5, 1), slope=torch.zeros(2))}, "neither"),
+        ({"log_weights": torch.zeros(10, device="meta")}, "`log_weights` is on meta, the points on cpu"),
+        (
+            dict.fromkeys(
+                ("cost", "cost_decode"), fk.Cost(values=torch.zeros(10, 5, 1, device="meta"), slope=torch.zeros(2))
+            ),
+            "`cost values` is on meta, the points on cpu",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(change, message):

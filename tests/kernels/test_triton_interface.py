@@ -10,7 +10,7 @@ import torch
 from kernels.triton_cases import DEVICES, Case, assert_same, compare, draw, mixer, outcome, problem
 
 import flare_kernels as fk
-from flare_kernels.triton_mixer import launch
+from flare_kernels.triton_mixer import sizes
 
 ANCHORED = Case(latents=16, dim=8, value_dim=8, log_weights=True, num_scales=2)
 
@@ -219,7 +219,7 @@ def test_cuda_graph_replays_what_eager_computes(lengths, dtype):
 
 
 KERNELS = ("gather", "scatter", "latent_grad", "point_grad")
-ROWS = json.loads(launch.TABLE.read_text())["rows"]
+ROWS = json.loads(sizes.TABLE.read_text())["rows"]
 # What a call is looked up by: latents, dim, bytes of an element.
 KEYS = sorted({(row["m"], row["d"], row["bytes"]) for rows in ROWS.values() for row in rows})
 
@@ -238,7 +238,7 @@ def test_launch_table(kernel):
         assert all(type(row[name]) is int for name in (*POWERS, "num_stages")), row
         assert all(is_power_of_two(row[name]) for name in POWERS), row
         assert 16 <= row["block_m"] <= min(128, row["m"]), row
-        assert 16 <= row["block_n"] <= launch.CHUNK_STEP, row
+        assert 16 <= row["block_n"] <= sizes.CHUNK_STEP, row
         assert row["num_warps"] <= 16, row
         assert 1 <= row["num_stages"] <= 8, row
     keys = [(row["m"], row["d"], row["bytes"]) for row in ROWS[kernel]]
@@ -248,7 +248,7 @@ def test_launch_table(kernel):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_row_of_the_launch_table_is_found(kernel):
     for row in ROWS[kernel]:
-        tile = launch.tile(kernel, row["m"], row["d"], row["bytes"])
+        tile = sizes.tile(kernel, row["m"], row["d"], row["bytes"])
         assert all(getattr(tile, name) == row[name] for name in ("block_m", "block_n", "num_warps", "num_stages")), row
 
 
@@ -258,10 +258,10 @@ def test_every_shape_finds_a_launch(kernel, size):
     """Also one without a row of its own."""
     for dim in (1, 16, 17, 60, 100, 256):
         for latents in (1, 16, 17, 31, 64, 65, 100, 128, 130, 512, 5000):
-            tile = launch.tile(kernel, latents, dim, size)
+            tile = sizes.tile(kernel, latents, dim, size)
             assert tile.block_m <= max(16, 2 * latents), (dim, latents)
             # Forward and backward must agree on this without asking the table: the forward keeps y, or does not.
-            one_block = latents <= launch.ALWAYS_ONE_BLOCK
+            one_block = latents <= sizes.ALWAYS_ONE_BLOCK
             assert tile.block_m >= latents or not one_block, (dim, latents)
 
 
@@ -270,7 +270,7 @@ def test_every_shape_finds_a_launch(kernel, size):
 def test_every_row_of_the_launch_table_runs(key):
     """Fewer points than a tile has, some more, and a mesh without any."""
     m, d, size = key
-    latents = 2 * m if m == launch.SEVERAL_BLOCKS else m
+    latents = 2 * m if m == sizes.SEVERAL_BLOCKS else m
     case = Case(lengths=(150, 0, 9), latents=latents, dim=d, value_dim=d, scale=d**-0.5)
     dtype = torch.bfloat16 if size == 2 else torch.float32
     call, x = problem(mixer, case, torch.device("cuda"), dtype)

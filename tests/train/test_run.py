@@ -194,6 +194,11 @@ def test_truncated_data(data, tmp_path):
     [
         (lambda: OptimiserConfig(epochs=0), "`optimiser.epochs` must be at least 1, got 0"),
         (lambda: OptimiserConfig(learning_rate=0), "must be positive, got 0"),
+        (
+            lambda: OptimiserConfig(precision="16"),
+            "`optimiser.precision` must be one of 32, bf16, bf16-stream, got '16'",
+        ),
+        (lambda: OptimiserConfig(recompute="all"), "`optimiser.recompute` must be one of nothing, blocks, layers"),
         (lambda: OptimiserConfig(warmup=1.0), "between 0 and 1, got 1.0"),
         (lambda: OptimiserConfig(ema_decay=1.0), "below 1, got 1.0"),
         (lambda: DataConfig(path="x", num_workers=2), "does nothing while `data.in_memory` is on"),

@@ -1,5 +1,5 @@
 """The mixer in Triton: N split over programs, partial results merged in a fixed order, no atomics.
 
-`kernels` by direction (`gather`, `scatter`, `backward`), `launch` (tile sizes and chunks), `ops` (what torch sees),
-`autograd` (what callers use). `../reference.py` is the oracle of all of it.
+Kernels: `gather`, `scatter`, `backward`, and `tiles`, which they share. Around them: `sizes` (chunks and tiles),
+`dispatch` (launching), `ops` (what torch sees), `autograd` (what callers use). `../reference.py` is the oracle.
 """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .launch import ALWAYS_ONE_BLOCK
+from .sizes import ALWAYS_ONE_BLOCK
 
 LN_2 = 0.6931471805599453
 
@@ -57,14 +57,28 @@ def gather(
     settings: Settings,
     tokens: Tokens = Tokens(),  # noqa: B008 (never changed)
 ) -> tuple[Tensor, Tensor]:
-    """(z, lse) in fp32; lse is natural, −∞ where nothing has weight."""
+    """Z [B, H, M, Dv] and lse [B, H, M] in fp32; lse is natural, −∞ where nothing has weight.
+
+    Args:
+        q: [H, M, D] or [B, H, M, D].
+        k: [N, H, D], and `v` [N, H, Dv] of the same dtype; dims next to each other in memory.
+        v: see `k`.
+        log_weights: [N] in one piece.
+        scores: costs and slopes.
+        plan: where segments are.
+        settings: a positive scale, and the precision of float32.
+        tokens: further keys and values.
+
+    Raises:
+        RuntimeError: under a transform of `torch.func`, and in the backward pass with `create_graph=True`.
+    """
     _refuse_transforms()
     z, lse = _Gather.apply(q, k, v, log_weights, *scores, *tokens, plan, settings)
     return z, lse
 
 
 def scatter(q: Tensor, k: Tensor, z: Tensor, scores: Scores, plan: Plan, settings: Settings) -> Tensor:
-    """Y [N, H, Dv] in the dtype of `k`."""
+    """Y [N, H, Dv] in the dtype of `k`; arguments and errors as in `gather`, `z` [B, H, M, Dv] in one piece."""
     _refuse_transforms()
     y: Tensor = _Scatter.apply(q, k, z, *scores, plan, settings)
     return y
@@ -81,14 +95,17 @@ def mixer(
     settings: Settings,
     tokens: Tokens = Tokens(),  # noqa: B008 (never changed)
 ) -> Tensor:
-    """Gather and scatter with the same queries and keys: one pass over the points less in the backward."""
+    """Y [N, H, Dv] of a gather and a scatter with the same queries and keys, whose gradients take one pass together.
+
+    Arguments and errors as in `gather`; `encode` are the costs of the gather, `decode` those of the scatter.
+    """
     _refuse_transforms()
     y: Tensor = _Mixer.apply(q, k, v, log_weights, *encode, *decode, *tokens, plan, settings)
     return y
 
 
 def _refuse_transforms() -> None:
-    # The form of autograd.Function that torch.func takes costs 60 µs more a call, as long as a small mixer.
+    # For torch.func an autograd.Function has another form, for which torch looks at signatures in each call.
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         raise RuntimeError(
             "flare_kernels does not run under torch.func transforms (vmap, grad, jvp): give several meshes to one "
@@ -185,7 +202,7 @@ class _Scatter(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
         q, k, z, cost, slope, head_scale, y, lse = ctx.saved_tensors
-        dy = _rows(dy)
+        dy = rows_together(dy)
         run = _operators()
         dz = run.latent_grad(q, k, dy, lse, cost, slope, head_scale, *ctx.plan, *ctx.settings)
         dq, dk, _, _, _, dslope = run.point_grad(
@@ -220,7 +237,7 @@ class _Mixer(torch.autograd.Function):
         _refuse_second_derivatives()
         q, k, v, log_weights, *scores, token_k, token_v, y, z, lse_m, lse_n = ctx.saved_tensors
         need = ctx.needs_input_grad
-        dy = _rows(dy)
+        dy = rows_together(dy)
         run = _operators()
         dz = run.latent_grad(q, k, dy, lse_n, *scores[3:], *ctx.plan, *ctx.settings)
         dq, dk, dv, dweights, dslope_e, dslope_d = run.point_grad(
@@ -235,7 +252,8 @@ class _Mixer(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _rows(x: Tensor) -> Tensor:
+def rows_together(x: Tensor) -> Tensor:
+    """The tensor with its last axis in one piece, as kernels read it."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 

@@ -1,12 +1,25 @@
 """Two passes over the points: the gradient of the latents, then those of keys, values, queries and slopes.
 
-`../README.md` has the equations. A program keeps what it sums over points to itself; `sum_kernel` adds in order.
+`kernels/README.md` has the equations. A program keeps what it sums over points to itself; `sum_kernel` adds in order.
 """
 
 import triton
 import triton.language as tl
 
-from .tiles import LARGEST, chunk_rows, head_cost, load_cost, load_numbers, load_rows, products, store_rows, weight_of
+from .tiles import (
+    LARGEST,
+    LOG2_E,
+    block_program,
+    chunk_rows,
+    head_cost,
+    load_cost,
+    load_numbers,
+    load_rows,
+    products,
+    scores,
+    store_rows,
+    weight_of,
+)
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
@@ -19,11 +32,7 @@ def latent_grad_kernel(
     EVEN_M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`dZ = Pdᵀ dY` of one chunk, one head, one block of latents."""
-    head = tl.program_id(0) % H
-    others = tl.program_id(0) // H
-    num_blocks = tl.cdiv(M, BLOCK_M)
-    chunk = others // num_blocks
-    latents = (others % num_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    head, chunk, latents = block_program(M, H, BLOCK_M)
     segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, CHUNK)
     q += segment.to(tl.int64) * stride_qb + head * stride_qh
     query = load_rows(q, latents, stride_qm, M, True, D, BLOCK_D).to(k.dtype.element_ty)
@@ -41,10 +50,10 @@ def latent_grad_kernel(
         rows = first + tl.arange(0, BLOCK_N)
         key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
         grad = load_rows(dy, rows, stride_yn, length, True, DV, BLOCK_DV)
-        price = None
-        if cost is not None:
-            price = load_cost(cost, latents, stride_cm, M, rows, stride_cn, length, not EVEN_M, True)
-        t = products(query, key, price, ratio, PRECISION) * scale2
+        t = scores(
+            query, key, cost, ratio, latents, stride_cm, M, rows, stride_cn, length, not EVEN_M, True, PRECISION
+        )  # fmt: skip
+        t *= scale2
         # A row outside weighs nothing.
         low = None
         if lse_low is not None:
@@ -57,16 +66,16 @@ def latent_grad_kernel(
 
 @triton.jit
 def score_tile(
-    key, query, price, ratio, rows, end_rows, MASK_ROWS: tl.constexpr, latents, M, EVEN_M: tl.constexpr,
+    key, query, price, ratio, scale2, rows, end_rows, MASK_ROWS: tl.constexpr, latents, M, EVEN_M: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Scores before the scale, −∞ outside: keys there are 0, and so are their scores, whose weight could overflow."""
+    """Scores, −∞ outside: keys there are 0, and so are their scores, whose weight could overflow."""
     t = products(key, query, price, ratio, PRECISION)
     if not EVEN_M:
         t = tl.where((latents < M)[None, :], t, -float("inf"))
     if MASK_ROWS:
         t = tl.where((rows < end_rows)[:, None], t, -float("inf"))
-    return t
+    return t * scale2
 
 
 @triton.jit
@@ -196,7 +205,7 @@ def point_grad_kernel(
                 dvalue = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
                 if log_weights is not None:
                     weight = load_numbers(log_weights, rows, 1, length, 0.0, rest == 1).to(tl.float32)
-                    weight *= 1.4426950408889634
+                    weight *= LOG2_E
                 if dweights is not None:
                     dweight = tl.zeros([BLOCK_N], tl.float32)
             for block in tl.range(0, end, BLOCK_M, num_stages=1 if ONE_BLOCK else STAGES):
@@ -209,8 +218,9 @@ def point_grad_kernel(
                     before = tl.load(parts, mask=live & (first > 0), other=0.0)
                     query = load_rows(q, latents, stride_qm, M, not EVEN_M, D, BLOCK_D).to(k.dtype.element_ty)
                 if cost_encode is None and cost_decode is None:
-                    t_encode = score_tile(key, query, None, 0.0, rows, length, rest == 1, latents, M, EVEN_M, PRECISION)
-                    t_encode *= scale2
+                    t_encode = score_tile(
+                        key, query, None, 0.0, scale2, rows, length, rest == 1, latents, M, EVEN_M, PRECISION
+                    )  # fmt: skip
                     t_decode = t_encode
                 if DECODE:
                     if not ONE_BLOCK:
@@ -220,19 +230,9 @@ def point_grad_kernel(
                             cost_decode, rows, stride_dn, length, latents, stride_dm, M, rest == 1, not EVEN_M
                         )
                         t_decode = score_tile(
-                            key,
-                            query,
-                            price_decode,
-                            ratio_decode,
-                            rows,
-                            length,
-                            rest == 1,
-                            latents,
-                            M,
-                            EVEN_M,
-                            PRECISION,
-                        )
-                        t_decode *= scale2
+                            key, query, price_decode, ratio_decode, scale2,
+                            rows, length, rest == 1, latents, M, EVEN_M, PRECISION,
+                        )  # fmt: skip
                     ds = decode_grad(t_decode, grad, latent, lse_n, low_n, delta_n, PRECISION)
                     if cost_decode is not None:
                         slope_sum_decode += tl.sum(ds * tl.minimum(price_decode, LARGEST), 1)
@@ -249,19 +249,9 @@ def point_grad_kernel(
                                 cost_encode, rows, stride_en, length, latents, stride_em, M, rest == 1, not EVEN_M
                             )
                         t_encode = score_tile(
-                            key,
-                            query,
-                            price_encode,
-                            ratio_encode,
-                            rows,
-                            length,
-                            rest == 1,
-                            latents,
-                            M,
-                            EVEN_M,
-                            PRECISION,
-                        )
-                        t_encode *= scale2
+                            key, query, price_encode, ratio_encode, scale2,
+                            rows, length, rest == 1, latents, M, EVEN_M, PRECISION,
+                        )  # fmt: skip
                     if log_weights is not None:
                         t_encode += weight[:, None]
                     p, ds_encode = encode_grad(t_encode, value, dlatent, lse_m, low_m, delta_m, PRECISION)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import NOTHING, chunk_rows, head_cost, load_cost, load_numbers, load_rows, products, store_rows
+from .tiles import LOG2_E, NOTHING, block_program, chunk_rows, head_cost, load_numbers, load_rows, scores, store_rows
 
 
 @triton.jit
@@ -23,12 +23,7 @@ def gather_kernel(
     EVEN_M: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One chunk of points, one head, one block of latents: `Σ exp2(t − pivot) v`, `Σ exp2(t − pivot)`, the pivot."""
-    # Heads vary fastest: the programs that run side by side then read the same rows of k, v and cost.
-    head = tl.program_id(0) % H
-    others = tl.program_id(0) // H
-    num_blocks = tl.cdiv(M, BLOCK_M)
-    chunk = others // num_blocks
-    latents = (others % num_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    head, chunk, latents = block_program(M, H, BLOCK_M)
     segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, CHUNK)
     q += segment.to(tl.int64) * stride_qb + head * stride_qh
     query = load_rows(q, latents, stride_qm, M, True, D, BLOCK_D).to(k.dtype.element_ty)
@@ -51,10 +46,10 @@ def gather_kernel(
             rows = first + tl.arange(0, BLOCK_N)
             key = load_rows(k, rows, stride_kn, length, rest == 1, D, BLOCK_D)
             value = load_rows(v, rows, stride_vn, length, rest == 1, DV, BLOCK_DV)
-            price = None
-            if cost is not None:
-                price = load_cost(cost, latents, stride_cm, M, rows, stride_cn, length, not EVEN_M, rest == 1)
-            t = products(query, key, price, ratio, PRECISION)
+            t = scores(
+                query, key, cost, ratio,
+                latents, stride_cm, M, rows, stride_cn, length, not EVEN_M, rest == 1, PRECISION,
+            )  # fmt: skip
             if rest == 1:
                 t = tl.where((rows < length)[None, :], t, -float("inf"))
             if log_weights is None:
@@ -64,7 +59,7 @@ def gather_kernel(
                 p = tl.exp2(t * scale2 - new_pivot[:, None])
             else:
                 weight = load_numbers(log_weights, rows, 1, length, 0.0, rest == 1).to(tl.float32)
-                t = t * scale2 + (weight * 1.4426950408889634)[None, :]
+                t = t * scale2 + (weight * LOG2_E)[None, :]
                 new_pivot = tl.maximum(pivot, tl.max(t, 1))
                 p = tl.exp2(t - new_pivot[:, None])
             shrink = tl.exp2(pivot - new_pivot)

@@ -12,8 +12,8 @@ from torch import Tensor
 from .backward import latent_grad_kernel, point_grad_kernel, sum_kernel
 from .dispatch import launch
 from .gather import gather_kernel, merge_kernel
-from .launch import Chunks, block_of, tile, uniform_chunks
 from .scatter import scatter_kernel
+from .sizes import Chunks, Tile, block_of, tile, uniform_chunks
 
 LOG2_E = 1.4426950408889634
 
@@ -44,6 +44,14 @@ def _cdiv(a: int, b: int) -> int:
 
 def _chunks(table: Tensor | None, segments: int, width: int, size: int, heads: int) -> Chunks:
     return uniform_chunks(segments, width, heads) if table is None else Chunks(size, table.shape[0], 0)
+
+
+def _sizes(kernel: str, q: Tensor, k: Tensor, value_dim: int, chunk: int) -> tuple[Tile, tuple[int, ...]]:
+    """Tile of a kernel, and the constants that all kernels begin with: H, D, DV, CHUNK and the four blocks."""
+    heads, latents, dim = q.shape[-3:]
+    chosen = tile(kernel, latents, max(dim, value_dim), k.element_size())
+    blocks = chosen.block_m, chosen.block_n, block_of(dim), block_of(value_dim)
+    return chosen, (heads, dim, value_dim, chunk, *blocks)
 
 
 def _terms_shape(k: Tensor) -> tuple[int, ...]:
@@ -111,9 +119,9 @@ def _gather_parts(
     table: Tensor | None, width: int, chunks: Chunks, scale: float, precision: str,
 ) -> Tensor:  # fmt: skip
     """Partial z, pivots and sums of every chunk, in one workspace: an allocation takes as long as a small kernel."""
-    heads, latents, dim = q.shape[-3:]
+    heads, latents = q.shape[-3:-1]
     value_dim = v.shape[-1]
-    chosen = tile("gather", latents, max(dim, value_dim), k.element_size())
+    chosen, constants = _sizes("gather", q, k, value_dim, chunks.size)
     pieces = chunks.pieces * heads * latents
     parts = k.new_empty(pieces * (value_dim + 2), dtype=torch.float32)
     launch(
@@ -121,8 +129,7 @@ def _gather_parts(
         (q, k, v, log_weights, *scores, table, parts),
         (width, chunks.per_segment, latents, pieces, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), v.stride(0), v.stride(1), *_cost_strides(scores[0])),
-        (heads, dim, value_dim, chunks.size, chosen.block_m, chosen.block_n, block_of(dim), block_of(value_dim),
-         latents % chosen.block_m == 0, precision, chosen.num_stages),
+        (*constants, latents % chosen.block_m == 0, precision, chosen.num_stages),
         chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
     return parts
@@ -134,11 +141,10 @@ def scatter(
     scale: float, precision: str, with_lse: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Y [N, H, Dv] in the dtype of `k`, and the log-sum-exp [N, H] of each point, empty unless asked for."""
-    heads, latents, dim = q.shape[-3:]
+    heads, latents = q.shape[-3:-1]
     value_dim = z.shape[-1]
-    block_d, block_dv = block_of(dim), block_of(value_dim)
     size, count, per_segment = _chunks(table, segments, width, size, heads)
-    chosen = tile("scatter", latents, max(dim, value_dim), k.element_size())
+    chosen, constants = _sizes("scatter", q, k, value_dim, size)
     block_m = chosen.block_m
     y = k.new_empty((k.shape[0], heads, value_dim))
     lse = k.new_empty((*_terms_shape(k), k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
@@ -147,7 +153,7 @@ def scatter(
         scatter_kernel, heads * count, (q, k, z, cost, slope, head_scale, table, y, *terms),
         (width, per_segment, latents, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), *_cost_strides(cost)),
-        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, latents <= block_m,
+        (*constants, latents <= block_m,
          latents % block_m == 0, precision),
         chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
@@ -160,11 +166,10 @@ def latent_grad(
     scale: float, precision: str,
 ) -> Tensor:  # fmt: skip
     """Gradient dZ [B, H, M, Dv] in fp32, from the gradient of the points."""
-    heads, latents, dim = q.shape[-3:]
+    heads, latents = q.shape[-3:-1]
     value_dim = dy.shape[-1]
-    block_d, block_dv = block_of(dim), block_of(value_dim)
     size, count, per_segment = _chunks(table, segments, width, size, heads)
-    chosen = tile("latent_grad", latents, max(dim, value_dim), k.element_size())
+    chosen, constants = _sizes("latent_grad", q, k, value_dim, size)
     block_m = chosen.block_m
     parts = k.new_empty((count, heads, latents, value_dim), dtype=torch.float32)
     dz = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
@@ -173,7 +178,7 @@ def latent_grad(
         (q, k, dy, *_terms(lse, 2), cost, slope, head_scale, table, parts),
         (width, per_segment, latents, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), dy.stride(0), dy.stride(1), *_cost_strides(cost)),
-        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, latents % block_m == 0,
+        (*constants, latents % block_m == 0,
          precision),
         chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
@@ -193,9 +198,8 @@ def point_grad(
     heads, latents, dim = q.shape[-3:]
     value_dim = z.shape[-1]
     num_rows = k.shape[0]
-    block_d, block_dv = block_of(dim), block_of(value_dim)
     size, count, per_segment = _chunks(table, segments, width, size, heads)
-    chosen = tile("point_grad", latents, max(dim, value_dim), k.element_size())
+    chosen, constants = _sizes("point_grad", q, k, value_dim, size)
     block_m = chosen.block_m
     encode, decode = dz is not None, dy is not None
     dk = k.new_empty((num_rows, heads, dim))
@@ -223,7 +227,7 @@ def point_grad(
         (width, per_segment, latents, scale * LOG2_E, scale),
         (*_latent_strides(q), k.stride(0), k.stride(1), *value_strides, *grad_strides, *_cost_strides(cost_encode),
          *_cost_strides(cost_decode)),
-        (heads, dim, value_dim, size, block_m, chosen.block_n, block_d, block_dv, encode, decode, shared,
+        (*constants, encode, decode, shared,
          latents <= block_m, latents % block_m == 0, precision, chosen.num_stages),
         chosen.num_warps, chosen.num_stages,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import NOTHING, chunk_rows, head_cost, load_cost, load_rows, products, store_rows
+from .tiles import NOTHING, chunk_rows, head_cost, load_rows, scores, store_rows
 
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
@@ -39,11 +39,9 @@ def scatter_kernel(
         rows = first + tl.arange(0, BLOCK_N)
         key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
         if ONE_BLOCK:
-            if cost is not None:
-                price = load_cost(cost, rows, stride_cn, length, latents, stride_cm, M, True, not EVEN_M)
-                t = products(key, query, price, ratio, PRECISION)
-            else:
-                t = products(key, query, None, ratio, PRECISION)
+            t = scores(
+                key, query, cost, ratio, rows, stride_cn, length, latents, stride_cm, M, True, not EVEN_M, PRECISION
+            )  # fmt: skip
             if not EVEN_M:
                 t = tl.where((latents < M)[None, :], t, -float("inf"))
             # The scale is positive: see the gather.
@@ -59,11 +57,9 @@ def scatter_kernel(
                 these = block + latents
                 query = load_rows(q, these, stride_qm, M, not EVEN_M, D, BLOCK_D).to(k.dtype.element_ty)
                 latent = load_rows(z, these, DV, M, not EVEN_M, DV, BLOCK_DV).to(k.dtype.element_ty)
-                if cost is not None:
-                    price = load_cost(cost, rows, stride_cn, length, these, stride_cm, M, True, not EVEN_M)
-                    t = products(key, query, price, ratio, PRECISION)
-                else:
-                    t = products(key, query, None, ratio, PRECISION)
+                t = scores(
+                    key, query, cost, ratio, rows, stride_cn, length, these, stride_cm, M, True, not EVEN_M, PRECISION
+                )  # fmt: skip
                 if not EVEN_M:
                     t = tl.where((these < M)[None, :], t, -float("inf"))
                 new_pivot = tl.maximum(pivot, tl.max(t, 1) * scale2)

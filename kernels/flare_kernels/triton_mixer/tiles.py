@@ -1,4 +1,4 @@
-"""Pieces that the kernels share: the chunk of a program, tiles of points and latents, scores.
+"""Pieces that the kernels share: what a program takes, tiles of points and latents, scores.
 
 Scores are kept in base 2: `t = S·scale·log2(e)`, so that a softmax takes one exp2 and no further product. Where nothing
 has weight the log-sum-exp is +∞ and not −∞: then `exp2(t − lse)` is 0 there without a question asked.
@@ -14,7 +14,9 @@ import triton.language as tl
 NOTHING = tl.constexpr(-1.0e38)
 # Added to slopes, so that slope 0 times an infinite cost is infinite too; a cost of 1e4 then weighs 1e-26.
 LEAST_SLOPE = tl.constexpr(1.0e-30)
+# What an infinite cost becomes before it meets a weight of 0, which it has.
 LARGEST = tl.constexpr(3.0e38)
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -30,6 +32,18 @@ def chunk_rows(chunk, table, width, chunks_per_segment, CHUNK: tl.constexpr):
         start = tl.load(table + 3 * chunk + 1)
         length = tl.load(table + 3 * chunk + 2).to(tl.int32)
     return segment, start, length
+
+
+@triton.jit
+def block_program(M, H: tl.constexpr, BLOCK_M: tl.constexpr):
+    """Head, chunk and latents of a program that takes one block of latents.
+
+    Heads vary fastest: the programs that run side by side then read the same rows of points and costs.
+    """
+    head = tl.program_id(0) % H
+    others = tl.program_id(0) // H
+    num_blocks = tl.cdiv(M, BLOCK_M)
+    return head, others // num_blocks, (others % num_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
 
 
 @triton.jit
@@ -88,7 +102,7 @@ def head_cost(cost, slope, head_scale, head, stride_scale, scale2):
     base = cost
     if head_scale is not None:
         base = cost + tl.load(head_scale + head) * stride_scale
-    return base, (tl.load(slope + head).to(tl.float32) * 1.4426950408889634 + LEAST_SLOPE) / scale2
+    return base, (tl.load(slope + head).to(tl.float32) * LOG2_E + LEAST_SLOPE) / scale2
 
 
 @triton.jit
@@ -103,6 +117,20 @@ def products(left, right, price, ratio, PRECISION: tl.constexpr):
     else:
         result = tl.dot(left, tl.trans(right), price * (-ratio), input_precision=PRECISION)
     return result
+
+
+@triton.jit
+def scores(
+    left, right, cost, ratio, rows, stride_rows, end_rows, columns, stride_columns, end_columns,
+    MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """`products` with the costs loaded, if there are any."""
+    price = None
+    if cost is not None:
+        price = load_cost(
+            cost, rows, stride_rows, end_rows, columns, stride_columns, end_columns, MASK_ROWS, MASK_COLUMNS
+        )
+    return products(left, right, price, ratio, PRECISION)
 
 
 @triton.jit

@@ -1,8 +1,8 @@
 """How a call is cut into programs: chunks of points from shapes alone, tile sizes from a table that is checked in.
 
-The table is `launches.json`, made by `python kernels/benchmarks/sweep.py`; rows are keyed by kernel, block of latents,
-block of the head dim and bytes of an element, never by N. A shape without a row takes the nearest row that is smaller
-or equal in each key, so every shape runs.
+The table is `launches.json`, made by `python kernels/benchmarks/sweep.py`: rows keyed by kernel, latents, head dim and
+bytes of an element, never by N; rows without `ms` are guesses that nobody has timed. A head dim without a row takes the
+row of the nearest one, so every shape runs.
 """
 
 import functools
@@ -63,7 +63,7 @@ def block_of(size: int) -> int:
 
 @functools.cache
 def tile(kernel: str, latents: int, dim: int, element_bytes: int) -> Tile:
-    """The tile of a kernel, from the table: the nearest row whose m and d are not larger, if there is one."""
+    """The tile of a kernel, from the table: the row of these latents whose head dim is nearest."""
     rows = [row for row in _table()[kernel] if row["bytes"] == element_bytes]
     m, d = min(SEVERAL_BLOCKS, block_of(latents)), block_of(dim)
 
