@@ -1,6 +1,7 @@
 """Writing files so that they are either the old ones or the new ones, whatever happens in between."""
 
 import os
+import re
 from pathlib import Path
 
 
@@ -20,3 +21,23 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete what processes that were killed while writing left in a folder; living processes keep theirs."""
+    for leftover in Path(folder).glob(".*.tmp"):
+        if not _is_being_written(leftover):
+            leftover.unlink(missing_ok=True)
+
+
+def _is_being_written(leftover: Path) -> bool:
+    match = re.fullmatch(r".*\.(\d+)\.tmp", leftover.name)
+    if match is None:
+        return False
+    try:
+        os.kill(int(match[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return int(match[1]) != os.getpid()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import zipfile
 import zlib
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from flare_connect.errors import StoreError
+from flare_connect.files import remove_leftovers
 from flare_connect.mesh.arrays import host
 from flare_connect.mesh.mesh import Mesh, NamedSet
 
@@ -38,9 +38,7 @@ class MeshParts:
         except TypeError as error:
             raise StoreError(f"parameters must be plain numbers, strings, lists and dicts: {error}") from error
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(".*.tmp"):
-            if not _is_running(leftover):
-                leftover.unlink(missing_ok=True)
+        remove_leftovers(self.folder)
         manifest = self.folder / _MANIFEST
         if manifest.exists():
             self._compare(manifest)
@@ -113,20 +111,6 @@ class MeshParts:
             f"{self.folder} was made with other parameters: {differ}; remove the folder, choose another, or use the"
             " same parameters"
         )
-
-
-def _is_running(leftover: Path) -> bool:
-    """Whether the process that writes this temporary file is alive, so that parallel workers spare each other's."""
-    match = re.fullmatch(r".*\.(\d+)\.tmp", leftover.name)
-    if match is None:
-        return False
-    try:
-        os.kill(int(match[1]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return int(match[1]) != os.getpid()
 
 
 def _is_whole(path: Path) -> bool:

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from flare_connect.errors import ConfigError
-from flare_connect.files import write_atomically
+from flare_connect.files import remove_leftovers, write_atomically
 from flare_connect.mesh import MeshStore
 from flare_connect.models import FlareConnect
 
@@ -60,6 +60,8 @@ def fit(config: TrainConfig, *, resume: bool = True) -> TrainResult:
     folder = Path(config.output)
     with MeshStore(config.data.path) as store:
         _claim(folder, config.what_matters() | {"data set digest": store.digest}, resume)
+    for written in (folder, folder / CHECKPOINTS):
+        remove_leftovers(written)
     L.seed_everything(config.seed, verbose=False)
     data = MeshDataModule(config.data, config.model, seed=config.seed, progress=config.progress)
     model = FlareConnect(data.model_config)
