@@ -6,7 +6,6 @@ value, for scores of standard deviation 1, 8 and 40; and whether 50 repeats gave
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +52,10 @@ if __name__ == "__main__":
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     half = [torch.bfloat16, torch.float16] if device.type == "cuda" else []
-    found = [
-        row | measure.provenance(COMMAND, device)
-        for dtype, std in itertools.product([torch.float32, *half], (1, 8, 40))
-        for row in rows_of(dtype, std, device, args.repeats)
-    ]
     out = args.out or Path(__file__).parent / "results" / f"accuracy_{'gpu' if half else 'cpu'}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    origin = measure.provenance(COMMAND, device)
+    found = []
+    for dtype, std in itertools.product([torch.float32, *half], (1, 8, 40)):
+        found += [row | origin for row in rows_of(dtype, std, device, args.repeats)]
+        measure.save(out, found)
     print(out)

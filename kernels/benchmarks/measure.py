@@ -1,11 +1,13 @@
 """Timing, ceilings of the machine and physical bounds, shared by the benchmarks."""
 
 import datetime
+import json
 import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -88,6 +90,14 @@ def ceilings(device: torch.device) -> dict[str, float]:
         "matmul": 2 * size**3 / (product * 1e-3),
         "exps": _exp_rate(device) if cuda else float("inf"),
     }
+
+
+def save(out: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the rows there are, so that a run that is cut short has not measured in vain."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_suffix(".tmp")
+    temporary.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+    temporary.replace(out)
 
 
 def _exp_rate(device: torch.device) -> float:

@@ -214,14 +214,10 @@ def main(cases: list[str], quick: bool, out: Path) -> None:
     rows = json.loads(out.read_text()) if out.is_file() and not quick else []
     origin = measure.provenance(COMMAND, device)
     for case in cases:
-        found = [
-            row | origin
-            for size, dtype in sizes(case, device.type == "cuda", quick)
-            for row in rows_of(case, size, dtype, device, 5 if quick else 30, limits)
-        ]
-        rows = [row for row in rows if row["case"] != case] + found
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+        rows = [row for row in rows if row["case"] != case]
+        for size, dtype in sizes(case, device.type == "cuda", quick):
+            rows += [row | origin for row in rows_of(case, size, dtype, device, 5 if quick else 30, limits)]
+            measure.save(out, rows)
     print(out)
 
 

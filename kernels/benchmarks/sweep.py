@@ -65,7 +65,7 @@ def work(job: Job, num_rows: int) -> Any:
         "scatter": lambda: flare.scatter(q, k, z, *none, *plan, *rest, True),
         "latent_grad": lambda: flare.latent_grad(q, k, dy, lse, *none, *plan, *rest),
         "point_grad": lambda: flare.point_grad(
-            q, k, v, dy, dy, z, z, lse_m, lse, None, None, False, *none, *none, *plan, *rest
+            q, k, v, dy, dy, None, z, z, lse_m, lse, None, None, False, *none, *none, *plan, *rest
         ),
     }[kernel]
 
@@ -103,8 +103,7 @@ def main(args: argparse.Namespace) -> None:
                 runnable[job].append(config)
             elif args.verbose:
                 print(job, config, error[:200])
-    content = json.loads(TABLE.read_text())
-    rows = content["rows"]
+    rows = json.loads(TABLE.read_text())["rows"]
     for job in jobs:
         kernel, m, d, size = job
         call = work(job, args.points if m < 256 else args.points // 4)
@@ -125,12 +124,16 @@ def main(args: argparse.Namespace) -> None:
                 "num_stages": stages, "ms": round(times[ranked[0]], 4),
             }
         )  # fmt: skip
-    for kernel in rows:
-        rows[kernel].sort(key=lambda row: (row["bytes"], row["m"], row["d"]))
-    content["machine"] = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    out = Path(args.out or TABLE)
+        write(Path(args.out or TABLE), rows)
+
+
+def write(out: Path, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """One row a line, after each kernel: a sweep that is cut short keeps what it found."""
+    for found in rows.values():
+        found.sort(key=lambda row: (row["bytes"], row["m"], row["d"]))
+    machine = json.dumps(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     lines = [f' "{name}": [\n' + ",\n".join("  " + json.dumps(row) for row in rows[name]) + "\n ]" for name in rows]
-    out.write_text(f'{{"machine": {json.dumps(content["machine"])}, "rows": {{\n' + ",\n".join(lines) + "\n}}\n")
+    out.write_text(f'{{"machine": {machine}, "rows": {{\n' + ",\n".join(lines) + "\n}}\n")
     print(out)
 
 

@@ -105,7 +105,7 @@ def test_everything_in_the_interpreter(repository):
             ),
             least,
         )
-        for name, least in (("test_triton.py", 95), ("test_triton_interface.py", 35))
+        for name, least in (("test_triton.py", 97), ("test_triton_interface.py", 35))
     ]  # fmt: skip
     ended = [(process, process.communicate()[0], least) for process, least in started]
     for process, output, least in ended:
@@ -126,6 +126,14 @@ def test_error_budget(make, case, device, dtype):
 def test_error_budget_at_full_size(case, dtype):
     call, x = problem(mixer, case, torch.device("cuda"), dtype)
     compare(call, case, x, dtype)
+
+
+@pytest.mark.parametrize("latents", [100, 200])
+def test_slopes_of_many_latents_in_half_precision(device, latents):
+    """Sums over all points of what cancels at each: of a rounded output they would be far off."""
+    case = Case(lengths=(600,), heads=1, latents=latents, num_scales=1, dim=16, value_dim=16)
+    call, x = problem(scatter, case, device, torch.float16)
+    compare(call, case, x, torch.float16)
 
 
 ONE = {

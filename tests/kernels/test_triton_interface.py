@@ -119,7 +119,7 @@ def operator_arguments(device, anchored):
     q, k, v, z, weights, rest = x["q"], x["k"], x["v"], x["z"], x.get("log_weights"), (*plan, 0.7, "ieee")
     flare = torch.ops.flare_connect
     _, lse_latents = flare.gather(q, k, v, weights, *encode, *rest)
-    y, lse_points = flare.scatter(q, k, z, *decode, *rest, True)
+    y, lse_points, rest_of_y = flare.scatter(q, k, z, *decode, *rest, True)
     dlse = torch.randn(z.shape[:3], device=device)
     # Points serve as tokens too.
     tokens = (k, v, *plan[:2], *plan[3:])
@@ -128,9 +128,47 @@ def operator_arguments(device, anchored):
         "scatter": [(q, k, z, *decode, *rest, True), (q, k, z, *decode, *rest, False)],
         "latent_grad": [(q, k, v, lse_points, *decode, *rest)],
         "point_grad": [
-            (q, k, v, v, y, z, z, lse_latents, lse_points, None, weights, anchored, *encode, *decode, *rest),
-            (q, k, v, None, None, z, z, lse_latents, None, dlse, weights, anchored, *encode, None, None, None, *rest),
-            (q, k, None, v, y, z, None, None, lse_points, None, None, False, None, None, None, *decode, *rest),
+            (q, k, v, v, y, rest_of_y, z, z, lse_latents, lse_points, None, weights, anchored, *encode, *decode, *rest),
+            (
+                q,
+                k,
+                v,
+                None,
+                None,
+                None,
+                z,
+                z,
+                lse_latents,
+                None,
+                dlse,
+                weights,
+                anchored,
+                *encode,
+                None,
+                None,
+                None,
+                *rest,
+            ),
+            (
+                q,
+                k,
+                None,
+                v,
+                y,
+                rest_of_y,
+                z,
+                None,
+                None,
+                lse_points,
+                None,
+                None,
+                False,
+                None,
+                None,
+                None,
+                *decode,
+                *rest,
+            ),
         ],
     }
 

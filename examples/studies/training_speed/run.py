@@ -40,11 +40,11 @@ def main(quick: bool, out: Path) -> None:
     for n, precision in [(2_000, "32")] if quick else [(50_000, "32"), (50_000, "bf16"), (1_000_000, "bf16")]:
         ours = [(p, again) for p in {"32": ["32"]}.get(precision, ["bf16", "bf16-stream"]) for again in AGAIN]
         for compiled in (False,) if quick else (False, True):
-            rows.append(row_of(n, 64, "sdpa", (precision, "nothing"), compiled, device))
             # Compiled, only what one would choose: compiling takes longer than the steps.
-            for choice in ours[-2:] if compiled else ours:
-                rows.append(row_of(n, 64, "auto", choice, compiled, device))
-        save(out, rows, device)
+            ours_here = [("auto", choice) for choice in (ours[-2:] if compiled else ours)]
+            for impl, choice in [("sdpa", (precision, "nothing")), *ours_here]:
+                rows.append(row_of(n, 64, impl, choice, compiled, device))
+                save(out, rows, device)
     print(out)
 
 

@@ -147,7 +147,22 @@ def _token_grad(
     if tokens.k is None or tokens.plan is None:
         return None, None, None
     dq, dk, dv, *_ = run.point_grad(
-        q, tokens.k, tokens.v, None, None, z, dz, lse2, None, dlse, None, False, *6 * [None], *tokens.plan, *settings
+        q,
+        tokens.k,
+        tokens.v,
+        None,
+        None,
+        None,
+        z,
+        dz,
+        lse2,
+        None,
+        dlse,
+        None,
+        False,
+        *6 * [None],
+        *tokens.plan,
+        *settings,
     )
     return dq, dk, dv
 
@@ -174,7 +189,7 @@ class _Gather(torch.autograd.Function):
         run = _operators()
         dz, dlse = dz.contiguous(), dlse.contiguous()
         dq, dk, dv, dweights, dslope, _ = run.point_grad(
-            q, k, v, None, None, z, dz, lse2, None, dlse, log_weights, need[3],
+            q, k, v, None, None, None, z, dz, lse2, None, dlse, log_weights, need[3],
             cost, slope, head_scale, None, None, None, *ctx.plan, *ctx.settings,
         )  # fmt: skip
         tokens = Tokens(token_k, token_v, ctx.token_plan)
@@ -193,20 +208,20 @@ class _Scatter(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         wants = any(ctx.needs_input_grad)
         y: Tensor
-        y, lse = _operators().scatter(q, k, z, cost, slope, head_scale, *plan, *settings, wants)
+        y, lse, rest = _operators().scatter(q, k, z, cost, slope, head_scale, *plan, *settings, wants)
         ctx.plan, ctx.settings = plan, settings
-        ctx.save_for_backward(q, k, z, cost, slope, head_scale, _if_blocks(q, y), lse)
+        ctx.save_for_backward(q, k, z, cost, slope, head_scale, *_if_blocks(q, y, rest), lse)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        q, k, z, cost, slope, head_scale, y, lse = ctx.saved_tensors
+        q, k, z, cost, slope, head_scale, y, rest, lse = ctx.saved_tensors
         dy = rows_together(dy)
         run = _operators()
         dz = run.latent_grad(q, k, dy, lse, cost, slope, head_scale, *ctx.plan, *ctx.settings)
         dq, dk, _, _, _, dslope = run.point_grad(
-            q, k, None, dy, y, z, None, None, lse, None, None, False, None, None, None, cost, slope, head_scale,
+            q, k, None, dy, y, rest, z, None, None, lse, None, None, False, None, None, None, cost, slope, head_scale,
             *ctx.plan, *ctx.settings,
         )  # fmt: skip
         return dq, dk, dz.to(z.dtype), None, _as(dslope, slope, ctx.needs_input_grad[4]), None, None, None
@@ -225,23 +240,24 @@ class _Mixer(torch.autograd.Function):
         tokens = Tokens(token_k, token_v, token_plan)
         z, lse_latents = _gather(run, settings, tokens, q, k, v, log_weights, *encode, *plan)
         y: Tensor
-        y, lse_points = run.scatter(q, k, z, *decode, *plan, *settings, any(ctx.needs_input_grad))
+        y, lse_points, rest = run.scatter(q, k, z, *decode, *plan, *settings, any(ctx.needs_input_grad))
         ctx.plan, ctx.settings, ctx.token_plan = plan, settings, token_plan
         ctx.save_for_backward(
-            q, k, v, log_weights, *encode, *decode, token_k, token_v, _if_blocks(q, y), z, lse_latents, lse_points
+            q, k, v, log_weights, *encode, *decode, token_k, token_v, *_if_blocks(q, y, rest), z, lse_latents,
+            lse_points,
         )  # fmt: skip
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        q, k, v, log_weights, *scores, token_k, token_v, y, z, lse_m, lse_n = ctx.saved_tensors
+        q, k, v, log_weights, *scores, token_k, token_v, y, rest, z, lse_m, lse_n = ctx.saved_tensors
         need = ctx.needs_input_grad
         dy = rows_together(dy)
         run = _operators()
         dz = run.latent_grad(q, k, dy, lse_n, *scores[3:], *ctx.plan, *ctx.settings)
         dq, dk, dv, dweights, dslope_e, dslope_d = run.point_grad(
-            q, k, v, dy, y, z, dz, lse_m, lse_n, None, log_weights, need[3], *scores, *ctx.plan, *ctx.settings
+            q, k, v, dy, y, rest, z, dz, lse_m, lse_n, None, log_weights, need[3], *scores, *ctx.plan, *ctx.settings
         )
         tokens = Tokens(token_k, token_v, ctx.token_plan)
         more_dq, token_dk, token_dv = _token_grad(run, ctx.settings, tokens, q, z, dz, lse_m, None)
@@ -261,6 +277,11 @@ def _as(gradient: Tensor, of: Tensor | None, needed: bool) -> Tensor | None:
     return gradient.to(of.dtype) if needed and of is not None else None
 
 
-def _if_blocks(q: Tensor, y: Tensor) -> Tensor | None:
-    """The output, where the backward may need it: with several blocks of latents no tile sees a point's whole sum."""
-    return y if q.shape[-2] > ALWAYS_ONE_BLOCK else None
+def _if_blocks(q: Tensor, y: Tensor, rest: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The output and what rounding took from it, where the backward may need them.
+
+    With several blocks of latents no tile sees a point's whole sum.
+    """
+    if q.shape[-2] <= ALWAYS_ONE_BLOCK:
+        return None, None
+    return y, rest if rest.dim() == 3 else None

@@ -111,7 +111,7 @@ def load_latents(z, dz, delta, lse, k, latents, M, DV: tl.constexpr, BLOCK_DV: t
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
 def point_grad_kernel(
-    q, k, v, dy, y, z, dz, lse_latents, low_latents, lse_points, low_points, delta, log_weights,
+    q, k, v, dy, y, y_rest, z, dz, lse_latents, low_latents, lse_points, low_points, delta, log_weights,
     cost_encode, slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table,
     dk, dv, part_dq, dweights, part_slope_encode, part_slope_decode,
     width, chunks_per_segment, M, scale2, scale,
@@ -177,6 +177,8 @@ def point_grad_kernel(
             latent = load_rows(z, offsets, DV, M, True, DV, BLOCK_DV).to(k.dtype.element_ty)
         else:
             y += (start * H + head) * DV
+            if y_rest is not None:
+                y_rest += (start * H + head) * DV
         if cost_decode is not None:
             cost_decode, ratio_decode = head_cost(cost_decode, slope_decode, scale_decode, head, stride_ds, scale2)
             cost_decode += start * stride_dn
@@ -198,8 +200,10 @@ def point_grad_kernel(
                     low_n = load_numbers(low_points, rows, H, length, 0.0, rest == 1)[:, None]
                 delta_n = None
                 if not ONE_BLOCK:
-                    out = load_rows(y, rows, H * DV, length, rest == 1, DV, BLOCK_DV)
-                    delta_n = tl.sum(out.to(tl.float32) * grad.to(tl.float32), 1)
+                    out = load_rows(y, rows, H * DV, length, rest == 1, DV, BLOCK_DV).to(tl.float32)
+                    if y_rest is not None:
+                        out += load_rows(y_rest, rows, H * DV, length, rest == 1, DV, BLOCK_DV).to(tl.float32)
+                    delta_n = tl.sum(out * grad.to(tl.float32), 1)
             if ENCODE:
                 value = load_rows(v, rows, stride_vn, length, rest == 1, DV, BLOCK_DV)
                 dvalue = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)

@@ -13,7 +13,7 @@ from .backward import latent_grad_kernel, point_grad_kernel, sum_kernel
 from .dispatch import launch
 from .gather import gather_kernel, merge_kernel
 from .scatter import scatter_kernel
-from .sizes import Chunks, Tile, block_of, tile, uniform_chunks
+from .sizes import ALWAYS_ONE_BLOCK, Chunks, Tile, block_of, tile, uniform_chunks
 
 LOG2_E = 1.4426950408889634
 
@@ -24,12 +24,13 @@ _SCHEMAS = {
     " Tensor? token_k=None, Tensor? token_v=None, Tensor? token_table=None, Tensor? token_offsets=None,"
     " int token_width=0, int token_size=0) -> (Tensor, Tensor)",
     "scatter": f"(Tensor q, Tensor k, Tensor z, {_COST}, {_CHUNKS}, float scale, str precision, bool with_lse)"
-    " -> (Tensor, Tensor)",
+    " -> (Tensor, Tensor, Tensor)",
     "latent_grad": f"(Tensor q, Tensor k, Tensor dy, Tensor lse, {_COST}, {_CHUNKS}, float scale, str precision)"
     " -> Tensor",
-    "point_grad": "(Tensor q, Tensor k, Tensor? v, Tensor? dy, Tensor? y, Tensor z, Tensor? dz, Tensor? lse_latents,"
-    " Tensor? lse_points, Tensor? dlse, Tensor? log_weights, bool weight_grad, Tensor? cost_encode,"
-    " Tensor? slope_encode, Tensor? scale_encode, Tensor? cost_decode, Tensor? slope_decode, Tensor? scale_decode,"
+    "point_grad": "(Tensor q, Tensor k, Tensor? v, Tensor? dy, Tensor? y, Tensor? y_rest, Tensor z, Tensor? dz,"
+    " Tensor? lse_latents, Tensor? lse_points, Tensor? dlse, Tensor? log_weights, bool weight_grad,"
+    " Tensor? cost_encode, Tensor? slope_encode, Tensor? scale_encode,"
+    " Tensor? cost_decode, Tensor? slope_decode, Tensor? scale_decode,"
     f" {_CHUNKS}, float scale, str precision) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 }
 
@@ -139,8 +140,11 @@ def scatter(
     q: Tensor, k: Tensor, z: Tensor, cost: Tensor | None, slope: Tensor | None, head_scale: Tensor | None,
     table: Tensor | None, offsets: Tensor | None, segments: int, width: int, size: int,
     scale: float, precision: str, with_lse: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Y [N, H, Dv] in the dtype of `k`, and the log-sum-exp [N, H] of each point, empty unless asked for."""
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Y [N, H, Dv] in the dtype of `k`, and the log-sum-exp [N, H] of each point, empty unless asked for.
+
+    Third, what rounding took from Y, where the gradient of the slopes will need it, else empty.
+    """
     heads, latents = q.shape[-3:-1]
     value_dim = z.shape[-1]
     size, count, per_segment = _chunks(table, segments, width, size, heads)
@@ -149,15 +153,25 @@ def scatter(
     y = k.new_empty((k.shape[0], heads, value_dim))
     lse = k.new_empty((*_terms_shape(k), k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
     terms = _terms(lse, 2) if with_lse else (None, None)
+    rest = k.new_empty(_rest_shape(q, k, z, cost, with_lse))
     launch(
-        scatter_kernel, heads * count, (q, k, z, cost, slope, head_scale, table, y, *terms),
+        scatter_kernel, heads * count,
+        (q, k, z, cost, slope, head_scale, table, y, rest if rest.dim() == 3 else None, *terms),
         (width, per_segment, latents, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), *_cost_strides(cost)),
         (*constants, latents <= block_m,
          latents % block_m == 0, precision),
         chosen.num_warps, chosen.num_stages,
     )  # fmt: skip
-    return y, lse
+    return y, lse, rest
+
+
+def _rest_shape(q: Tensor, k: Tensor, z: Tensor, cost: Tensor | None, with_lse: bool) -> tuple[int, ...]:
+    # A slope's gradient sums `dY·Y` over all points, weighed by costs: of a rounded Y the sum would be wrong by far
+    # more than one rounding. With one block of latents the backward computes Y again.
+    if with_lse and cost is not None and q.shape[-2] > ALWAYS_ONE_BLOCK and k.element_size() == 2:
+        return k.shape[0], q.shape[-3], z.shape[-1]
+    return (0,)
 
 
 def latent_grad(
@@ -187,9 +201,10 @@ def latent_grad(
 
 
 def point_grad(
-    q: Tensor, k: Tensor, v: Tensor | None, dy: Tensor | None, y: Tensor | None, z: Tensor, dz: Tensor | None,
-    lse_latents: Tensor | None, lse_points: Tensor | None, dlse: Tensor | None, log_weights: Tensor | None,
-    weight_grad: bool, cost_encode: Tensor | None, slope_encode: Tensor | None, scale_encode: Tensor | None,
+    q: Tensor, k: Tensor, v: Tensor | None, dy: Tensor | None, y: Tensor | None, y_rest: Tensor | None, z: Tensor,
+    dz: Tensor | None, lse_latents: Tensor | None, lse_points: Tensor | None, dlse: Tensor | None,
+    log_weights: Tensor | None, weight_grad: bool,
+    cost_encode: Tensor | None, slope_encode: Tensor | None, scale_encode: Tensor | None,
     cost_decode: Tensor | None, slope_decode: Tensor | None, scale_decode: Tensor | None,
     table: Tensor | None, offsets: Tensor | None, segments: int, width: int, size: int,
     scale: float, precision: str,
@@ -221,9 +236,9 @@ def point_grad(
     grad_strides = (0, 0) if dy is None else (dy.stride(0), dy.stride(1))
     launch(
         point_grad_kernel, heads * count,
-        (q, k, v, dy, y, z, dz, *_terms(lse_latents, 3), *_terms(lse_points, 2), delta, log_weights, cost_encode,
-         slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table, dk, dv, parts, dweights,
-         slopes_encode, slopes_decode),
+        (q, k, v, dy, y, y_rest, z, dz, *_terms(lse_latents, 3), *_terms(lse_points, 2), delta, log_weights,
+         cost_encode, slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table,
+         dk, dv, parts, dweights, slopes_encode, slopes_decode),
         (width, per_segment, latents, scale * LOG2_E, scale),
         (*_latent_strides(q), k.stride(0), k.stride(1), *value_strides, *grad_strides, *_cost_strides(cost_encode),
          *_cost_strides(cost_decode)),
@@ -262,10 +277,11 @@ def _fake_gather(q: Tensor, k: Tensor, v: Tensor, log_weights: Any, *rest: Any) 
     return z, k.new_empty((*_terms_shape(k), *shape), dtype=torch.float32)
 
 
-def _fake_scatter(q: Tensor, k: Tensor, z: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _fake_scatter(q: Tensor, k: Tensor, z: Tensor, cost: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     heads, with_lse = q.shape[-3], rest[-1]
     y = k.new_empty((k.shape[0], heads, z.shape[-1]))
-    return y, k.new_empty((*_terms_shape(k), k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
+    lse = k.new_empty((*_terms_shape(k), k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
+    return y, lse, k.new_empty(_rest_shape(q, k, z, cost, with_lse))
 
 
 def _fake_latent_grad(q: Tensor, k: Tensor, dy: Tensor, lse: Tensor, *rest: Any) -> Tensor:
@@ -273,9 +289,9 @@ def _fake_latent_grad(q: Tensor, k: Tensor, dy: Tensor, lse: Tensor, *rest: Any)
 
 
 def _fake_point_grad(
-    q: Tensor, k: Tensor, v: Any, dy: Any, y: Any, z: Tensor, dz: Any, lse_latents: Any, lse_points: Any, dlse: Any,
-    log_weights: Any, weight_grad: bool, cost_encode: Any, slope_encode: Any, scale_encode: Any, cost_decode: Any,
-    *rest: Any,
+    q: Tensor, k: Tensor, v: Any, dy: Any, y: Any, y_rest: Any, z: Tensor, dz: Any, lse_latents: Any,
+    lse_points: Any, dlse: Any, log_weights: Any, weight_grad: bool,
+    cost_encode: Any, slope_encode: Any, scale_encode: Any, cost_decode: Any, *rest: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     heads, num_rows = q.shape[-3], k.shape[0]
     return (

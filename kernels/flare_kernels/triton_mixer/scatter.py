@@ -8,14 +8,17 @@ from .tiles import NOTHING, chunk_rows, head_cost, load_rows, scores, store_rows
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
 def scatter_kernel(
-    q, k, z, cost, slope, head_scale, table, y, lse, lse_low,
+    q, k, z, cost, slope, head_scale, table, y, y_rest, lse, lse_low,
     width, chunks_per_segment, M, scale2,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_cn, stride_cm, stride_cs,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     ONE_BLOCK: tl.constexpr, EVEN_M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One chunk of points, one head, all latents: y, and if asked for the log-sum-exp in base 2 of each point."""
+    """One chunk of points, one head, all latents: y, and if asked for the log-sum-exp in base 2 of each point.
+
+    `y_rest` is what rounding, of y and of the weights in its sum, took from y.
+    """
     head = tl.program_id(0) % H
     chunk = tl.program_id(0) // H
     segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, CHUNK)
@@ -23,6 +26,8 @@ def scatter_kernel(
     z += (segment.to(tl.int64) * H + head) * M * DV
     k += start * stride_kn + head * stride_kh
     y += (start * H + head) * DV
+    if y_rest is not None:
+        y_rest += (start * H + head) * DV
     if lse is not None:
         lse += start * H + head
     if lse_low is not None:
@@ -48,11 +53,16 @@ def scatter_kernel(
             pivot = tl.maximum(tl.max(t, 1) * scale2, NOTHING)
             p = tl.exp2(t * scale2 - pivot[:, None])
             total = tl.sum(p, 1)
-            out = tl.dot(p.to(latent.dtype), latent, input_precision=PRECISION)
+            rounded = p.to(latent.dtype)
+            out = tl.dot(rounded, latent, input_precision=PRECISION)
+            if y_rest is not None:
+                rest = tl.dot((p - rounded.to(tl.float32)).to(latent.dtype), latent)
         else:
             pivot = tl.full([BLOCK_N], NOTHING, tl.float32)
             total = tl.zeros([BLOCK_N], tl.float32)
             out = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
+            if y_rest is not None:
+                rest = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
             for block in range(0, M, BLOCK_M):
                 these = block + latents
                 query = load_rows(q, these, stride_qm, M, not EVEN_M, D, BLOCK_D).to(k.dtype.element_ty)
@@ -66,11 +76,18 @@ def scatter_kernel(
                 p = tl.exp2(t * scale2 - new_pivot[:, None])
                 shrink = tl.exp2(pivot - new_pivot)
                 total = total * shrink + tl.sum(p, 1)
-                out = tl.dot(p.to(latent.dtype), latent, out * shrink[:, None], input_precision=PRECISION)
+                rounded = p.to(latent.dtype)
+                out = tl.dot(rounded, latent, out * shrink[:, None], input_precision=PRECISION)
+                if y_rest is not None:
+                    rest = tl.dot((p - rounded.to(tl.float32)).to(latent.dtype), latent, rest * shrink[:, None])
                 pivot = new_pivot
         empty = total == 0.0
         safe = tl.where(empty, 1.0, total)
-        store_rows(y, rows, H * DV, length, out * (1.0 / safe)[:, None], DV, BLOCK_DV)
+        out *= (1.0 / safe)[:, None]
+        store_rows(y, rows, H * DV, length, out, DV, BLOCK_DV)
+        if y_rest is not None:
+            out -= out.to(y.dtype.element_ty).to(tl.float32)
+            store_rows(y_rest, rows, H * DV, length, out + rest * (1.0 / safe)[:, None], DV, BLOCK_DV)
         if lse is not None:
             if lse_low is not None:
                 tl.store(lse_low + rows * H, tl.log2(safe), mask=rows < length)
