@@ -35,9 +35,9 @@ class Cost:
     slope: Float[Tensor, " H"]
     head_scale: Int[Tensor, " H"] | None = None
 
-    def bias(self) -> Float[Tensor, "N H M"]:
-        """The additive scores; −inf where the cost is infinite, even for a slope of 0."""
-        values = self.values.detach().to(torch.promote_types(self.slope.dtype, torch.float32))
+    def bias(self, of: Tensor | None = None) -> Float[Tensor, "N H M"]:
+        """The additive scores, of other values if given; −inf where the cost is infinite, even for a slope of 0."""
+        values = (self.values if of is None else of).detach().to(torch.promote_types(self.slope.dtype, torch.float32))
         values = values.expand(-1, -1, len(self.slope)) if self.head_scale is None else values[:, :, self.head_scale]
         values = values.transpose(1, 2)
         unreachable = torch.isinf(values)
@@ -53,12 +53,15 @@ class Tokens:
     Attributes:
         k: keys, packed like the points.
         v: values, packed like the points.
+        cost: cost of going from each latent's anchor to each token, as in `Cost.values`, with the slopes and scales of
+            the points' costs; None: tokens cost nothing.
         ptr: where each mesh's tokens start, or these already joined with the points by `Segments.interleave`, which
             saves the joining in each layer; None for a single mesh.
     """
 
     k: Float[Tensor, "Nt H D"]
     v: Float[Tensor, "Nt H Dv"]
+    cost: Float[Tensor, "Nt M S"] | None = None
     ptr: Ptr | JointSegments = None
 
 
@@ -110,13 +113,15 @@ def gather(
     if chosen == "triton":
         from . import fused
 
-        more = _token_rows(tokens, q, segments)
+        more = _token_rows(tokens, q, segments, cost)
         z, lse = fused.gather(q, k, v, segments, scale, cost, log_weights, precision, more)
         z = z.to(v.dtype)
         return (z, lse) if return_lse else z
     bias = None if cost is None else cost.bias()
     if tokens is not None:
-        k, v, segments, bias, log_weights = _join(k, v, segments, bias, log_weights, tokens)
+        _check_token_cost(tokens, q, cost)
+        token_bias = None if cost is None or tokens.cost is None else cost.bias(tokens.cost)
+        k, v, segments, bias, log_weights = _join(k, v, segments, bias, token_bias, log_weights, tokens)
         check_points(q, k, v, segments)
     if chosen == "reference":
         z, lse = reference.gather(q, k, v, segments, scale, bias, log_weights)
@@ -225,7 +230,7 @@ def mixer(
         check_log_weights(log_weights, k)
         _check_cost(cost, k, q)
         _check_cost(cost_decode, k, q)
-        more = _token_rows(tokens, q, segments)
+        more = _token_rows(tokens, q, segments, cost)
         y = fused.mixer(q, k, v, segments, scale, cost, cost_decode, log_weights, precision, more).to(v.dtype)
         return y if dense is None else y.view(*dense, *y.shape[1:])
     if ptr is None and k.dim() == 3:
@@ -271,10 +276,21 @@ def _check_cost(cost: Cost | None, k: Tensor, q: Tensor) -> None:
         check_cost(cost.values, cost.slope, cost.head_scale, k, q)
 
 
-def _token_rows(tokens: Tokens | None, q: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Segments] | None:
-    """Keys and values of the tokens, and where those of each mesh are."""
+def _check_token_cost(tokens: Tokens, q: Tensor, cost: Cost | None) -> None:
+    if tokens.cost is None:
+        return
+    if cost is None:
+        raise ValueError("the tokens have a `cost`, the points none: slopes and scales are those of the points' costs")
+    check_cost(tokens.cost, cost.slope, cost.head_scale, tokens.k, q)
+
+
+def _token_rows(
+    tokens: Tokens | None, q: Tensor, segments: Segments, cost: Cost | None
+) -> tuple[Tensor, Tensor, Tensor | None, Segments] | None:
+    """Keys, values and costs of the tokens, and where those of each mesh are."""
     if tokens is None:
         return None
+    _check_token_cost(tokens, q, cost)
     if isinstance(tokens.ptr, JointSegments):
         alone = tokens.ptr.token_segments
     elif tokens.ptr is None:
@@ -286,13 +302,14 @@ def _token_rows(tokens: Tokens | None, q: Tensor, segments: Segments) -> tuple[T
             f"the `ptr` of the tokens holds {alone.num_segments} meshes, that of the points {segments.num_segments}"
         )
     check_points(q, tokens.k, tokens.v, alone)
-    return tokens.k, tokens.v, alone
+    return tokens.k, tokens.v, tokens.cost, alone
 
 
 def _join(
-    k: Tensor, v: Tensor, segments: Segments, bias: Tensor | None, log_weights: Tensor | None, tokens: Tokens
-) -> tuple[Tensor, Tensor, Segments, Tensor | None, Tensor | None]:
-    """Put each mesh's tokens behind its points; tokens have weight 1 and no cost."""
+    k: Tensor, v: Tensor, segments: Segments, bias: Tensor | None, token_bias: Tensor | None,
+    log_weights: Tensor | None, tokens: Tokens,
+) -> tuple[Tensor, Tensor, Segments, Tensor | None, Tensor | None]:  # fmt: skip
+    """Put each mesh's tokens behind its points; tokens have weight 1, and no cost unless it is given."""
     joint = tokens.ptr
     if not isinstance(joint, JointSegments):
         if joint is None:
@@ -310,6 +327,8 @@ def _join(
 
     if bias is not None:
         bias = place(bias, joint.points, total)
+        if token_bias is not None:
+            bias = bias.index_copy(0, joint.tokens, token_bias.to(bias.dtype))
     if log_weights is not None:
         log_weights = place(log_weights, joint.points, total)
     return merged(k, tokens.k), merged(v, tokens.v), joint.segments, bias, log_weights

@@ -16,7 +16,8 @@ from .validation import check_device
 if TYPE_CHECKING:
     from .api import Cost
 
-TokenRows = tuple[Tensor, Tensor, Segments]  # keys, values, and where those of each mesh are
+# Keys, values, costs, and where those of each mesh are.
+TokenRows = tuple[Tensor, Tensor, Tensor | None, Segments]
 
 
 def gather(
@@ -80,8 +81,9 @@ def _ready(q: Tensor, k: Tensor, v: Tensor | None, scale: float) -> tuple[Tensor
 def _tokens(tokens: TokenRows | None, k: Tensor) -> Tokens:
     if tokens is None:
         return Tokens()
-    token_k, token_v, segments = tokens
-    return Tokens(rows_together(token_k.to(k.dtype)), rows_together(token_v.to(k.dtype)), _plan(segments, k))
+    token_k, token_v, cost, segments = tokens
+    token_k, token_v = (rows_together(x.to(k.dtype)) for x in (token_k, token_v))
+    return Tokens(token_k, token_v, None if cost is None else cost.detach(), _plan(segments, k))
 
 
 def _plan(segments: Segments, k: Tensor) -> Plan:

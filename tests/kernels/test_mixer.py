@@ -129,6 +129,25 @@ def test_tokens_are_gathered_from_and_not_scattered_to(impl, lengths):
         torch.testing.assert_close(y[points], fk.scatter(q, k[points], z, scale=1.0), msg=f"mesh {mesh}")
 
 
+@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+def test_costs_of_tokens_are_those_of_points_that_nothing_is_scattered_to(impl):
+    q, k, v, segments = problem([6, 9], heads=4)
+    _, token_k, token_v, extra = problem([2, 3], heads=4)
+    points, tokens = torch.rand(15, 5, 2, dtype=torch.float64), torch.rand(5, 5, 2, dtype=torch.float64)
+    tokens[3, 2] = torch.inf
+    options = {"slope": torch.tensor([0.0, 0.5, 1.0, 2.0]).double(), "head_scale": torch.tensor([0, 1, 0, 1])}
+    given = fk.Tokens(k=token_k, v=token_v, cost=tokens, ptr=extra)
+    options["values"] = points
+    z = fk.gather(q, k, v, scale=1.0, ptr=segments, cost=fk.Cost(**options), tokens=given, impl=impl)
+    for mesh, (here, there) in enumerate(zip(segment_rows([6, 9]), segment_rows([2, 3]), strict=True)):
+        options["values"] = torch.cat([points[here], tokens[there]])
+        together = (torch.cat([k[here], token_k[there]]), torch.cat([v[here], token_v[there]]))
+        alone = fk.gather(q, *together, scale=1.0, cost=fk.Cost(**options), impl="reference")
+        torch.testing.assert_close(z[mesh], alone[0])
+    with pytest.raises(ValueError, match="the tokens have a `cost`, the points none"):
+        fk.gather(q, k, v, scale=1.0, ptr=segments, tokens=given, impl=impl)
+
+
 def segment_rows(lengths):
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     return [slice(start, start + length) for start, length in zip(starts, lengths, strict=True)]

@@ -105,7 +105,7 @@ def test_everything_in_the_interpreter(repository):
             ),
             least,
         )
-        for name, least in (("test_triton.py", 97), ("test_triton_interface.py", 35))
+        for name, least in (("test_triton.py", 99), ("test_triton_interface.py", 35))
     ]  # fmt: skip
     ended = [(process, process.communicate()[0], least) for process, least in started]
     for process, output, least in ended:
@@ -178,17 +178,20 @@ def test_softmax_over_equal_values_has_no_gradient(cancelling, device, dtype):
 
 
 @pytest.mark.parametrize("joined", [False, True], ids=["ptr", "joined"])
-@pytest.mark.parametrize(("case", "device", "dtype"), runs({"tokens": Case(log_weights=True, num_scales=1)}))
-def test_tokens(case, joined, device, dtype):
+@pytest.mark.parametrize("costly", [False, True], ids=["for nothing", "with costs"])
+@pytest.mark.parametrize(("case", "device", "dtype"), runs({"tokens": Case(log_weights=True, num_scales=2)}))
+def test_tokens(case, joined, costly, device, dtype):
     x = draw(case, device, dtype)
     x.pop("z")
     like = draw(replace(case, lengths=(2, 0, 3, 4)), device, dtype)
     x |= {"token_k": like["k"], "token_v": like["v"]}
+    if costly:
+        x["cost_tokens"] = like["cost_encode"]
 
     def call(x, impl):
         segments, tokens = case.segments(device), fk.Segments.from_lengths((2, 0, 3, 4), device)
         ptr = segments.interleave(tokens) if joined else tokens.ptr
-        extra = fk.Tokens(k=x["token_k"], v=x["token_v"], ptr=ptr)
+        extra = fk.Tokens(k=x["token_k"], v=x["token_v"], cost=x.get("cost_tokens"), ptr=ptr)
         options = {"scale": case.scale, "ptr": segments, "log_weights": x["log_weights"], "tokens": extra, "impl": impl}
         points, encode, decode = (x["q"], x["k"], x["v"]), cost_of(case, x, "encode"), cost_of(case, x, "decode")
         z, lse = fk.gather(*points, cost=encode, return_lse=True, **options)

@@ -122,7 +122,7 @@ def operator_arguments(device, anchored):
     y, lse_points, rest_of_y = flare.scatter(q, k, z, *decode, *rest, True)
     dlse = torch.randn(z.shape[:3], device=device)
     # Points serve as tokens too.
-    tokens = (k, v, *plan[:2], *plan[3:])
+    tokens = (k, v, *plan[:2], *plan[3:], encode[0])
     return {
         "gather": [(q, k, v, weights, *encode, *rest), (q, k, v, weights, *encode, *rest, *tokens)],
         "scatter": [(q, k, z, *decode, *rest, True), (q, k, z, *decode, *rest, False)],

@@ -40,10 +40,11 @@ class Settings(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Further keys and values of the gather."""
+    """Further keys and values of the gather, and their costs [Nt, M, S]; slopes and scales are those of the points."""
 
     k: Tensor | None = None
     v: Tensor | None = None
+    cost: Tensor | None = None
     plan: Plan | None = None
 
 
@@ -135,36 +136,24 @@ def _gather(run: Any, settings: Settings, tokens: Tokens, *arguments: Any) -> tu
     more: tuple[Any, ...] = ()
     if tokens.plan is not None:
         table, offsets, _, width, size = tokens.plan
-        more = (tokens.k, tokens.v, table, offsets, width, size)
+        more = (tokens.k, tokens.v, table, offsets, width, size, tokens.cost)
     z, lse2 = run.gather(*arguments, *settings, *more)
     return z, lse2
 
 
 def _token_grad(
-    run: Any, settings: Settings, tokens: Tokens, q: Tensor, z: Tensor, dz: Tensor, lse2: Tensor, dlse: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """(dq, dk, dv) by way of the tokens: their weights follow from the log-sum-exp over points and tokens."""
+    run: Any, settings: Settings, tokens: Tokens, slope: Tensor | None, head_scale: Tensor | None, q: Tensor,
+    z: Tensor, dz: Tensor, lse2: Tensor, dlse: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """(dq, dk, dv, dslope) by way of the tokens: their weights follow from the log-sum-exp over points and tokens."""
     if tokens.k is None or tokens.plan is None:
-        return None, None, None
-    dq, dk, dv, *_ = run.point_grad(
-        q,
-        tokens.k,
-        tokens.v,
-        None,
-        None,
-        None,
-        z,
-        dz,
-        lse2,
-        None,
-        dlse,
-        None,
-        False,
-        *6 * [None],
-        *tokens.plan,
-        *settings,
-    )
-    return dq, dk, dv
+        return None, None, None, None
+    scores = (None, None, None) if tokens.cost is None else (tokens.cost, slope, head_scale)
+    dq, dk, dv, _, dslope, _ = run.point_grad(
+        q, tokens.k, tokens.v, None, None, None, z, dz, lse2, None, dlse, None, False, *scores, None, None, None,
+        *tokens.plan, *settings,
+    )  # fmt: skip
+    return dq, dk, dv, None if tokens.cost is None else dslope
 
 
 class _Gather(torch.autograd.Function):
@@ -172,19 +161,19 @@ class _Gather(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, cost: Tensor | None,
         slope: Tensor | None, head_scale: Tensor | None, token_k: Tensor | None, token_v: Tensor | None,
-        token_plan: Plan | None, plan: Plan, settings: Settings,
+        token_cost: Tensor | None, token_plan: Plan | None, plan: Plan, settings: Settings,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        tokens = Tokens(token_k, token_v, token_plan)
+        tokens = Tokens(token_k, token_v, token_cost, token_plan)
         z, lse2 = _gather(_operators(), settings, tokens, q, k, v, log_weights, cost, slope, head_scale, *plan)
         ctx.plan, ctx.settings, ctx.token_plan = plan, settings, token_plan
-        ctx.save_for_backward(q, k, v, log_weights, cost, slope, head_scale, token_k, token_v, z, lse2)
+        ctx.save_for_backward(q, k, v, log_weights, cost, slope, head_scale, token_k, token_v, token_cost, z, lse2)
         whole = lse2 if lse2.dim() == 3 else lse2[0] + lse2[1]
         return z, torch.where(whole == torch.inf, -torch.inf, whole * LN_2)
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        q, k, v, log_weights, cost, slope, head_scale, token_k, token_v, z, lse2 = ctx.saved_tensors
+        q, k, v, log_weights, cost, slope, head_scale, token_k, token_v, token_cost, z, lse2 = ctx.saved_tensors
         need = ctx.needs_input_grad
         run = _operators()
         dz, dlse = dz.contiguous(), dlse.contiguous()
@@ -192,11 +181,13 @@ class _Gather(torch.autograd.Function):
             q, k, v, None, None, None, z, dz, lse2, None, dlse, log_weights, need[3],
             cost, slope, head_scale, None, None, None, *ctx.plan, *ctx.settings,
         )  # fmt: skip
-        tokens = Tokens(token_k, token_v, ctx.token_plan)
-        more_dq, token_dk, token_dv = _token_grad(run, ctx.settings, tokens, q, z, dz, lse2, dlse)
+        tokens = Tokens(token_k, token_v, token_cost, ctx.token_plan)
+        more_dq, token_dk, token_dv, more_dslope = _token_grad(
+            run, ctx.settings, tokens, slope, head_scale, q, z, dz, lse2, dlse
+        )
         return (
-            dq if more_dq is None else dq + more_dq, dk, dv, _as(dweights, log_weights, need[3]), None,
-            _as(dslope, slope, need[5]), None, token_dk, token_dv, None, None, None,
+            _added(dq, more_dq), dk, dv, _as(dweights, log_weights, need[3]), None,
+            _as(_added(dslope, more_dslope), slope, need[5]), None, token_dk, token_dv, None, None, None, None,
         )  # fmt: skip
 
 
@@ -233,25 +224,25 @@ class _Mixer(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, cost_encode: Tensor | None,
         slope_encode: Tensor | None, scale_encode: Tensor | None, cost_decode: Tensor | None,
         slope_decode: Tensor | None, scale_decode: Tensor | None, token_k: Tensor | None, token_v: Tensor | None,
-        token_plan: Plan | None, plan: Plan, settings: Settings,
+        token_cost: Tensor | None, token_plan: Plan | None, plan: Plan, settings: Settings,
     ) -> Tensor:  # fmt: skip
         run = _operators()
         encode, decode = (cost_encode, slope_encode, scale_encode), (cost_decode, slope_decode, scale_decode)
-        tokens = Tokens(token_k, token_v, token_plan)
+        tokens = Tokens(token_k, token_v, token_cost, token_plan)
         z, lse_latents = _gather(run, settings, tokens, q, k, v, log_weights, *encode, *plan)
         y: Tensor
         y, lse_points, rest = run.scatter(q, k, z, *decode, *plan, *settings, any(ctx.needs_input_grad))
         ctx.plan, ctx.settings, ctx.token_plan = plan, settings, token_plan
         ctx.save_for_backward(
-            q, k, v, log_weights, *encode, *decode, token_k, token_v, *_if_blocks(q, y, rest), z, lse_latents,
-            lse_points,
+            q, k, v, log_weights, *encode, *decode, token_k, token_v, token_cost, *_if_blocks(q, y, rest), z,
+            lse_latents, lse_points,
         )  # fmt: skip
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        q, k, v, log_weights, *scores, token_k, token_v, y, rest, z, lse_m, lse_n = ctx.saved_tensors
+        q, k, v, log_weights, *scores, token_k, token_v, token_cost, y, rest, z, lse_m, lse_n = ctx.saved_tensors
         need = ctx.needs_input_grad
         dy = rows_together(dy)
         run = _operators()
@@ -259,12 +250,15 @@ class _Mixer(torch.autograd.Function):
         dq, dk, dv, dweights, dslope_e, dslope_d = run.point_grad(
             q, k, v, dy, y, rest, z, dz, lse_m, lse_n, None, log_weights, need[3], *scores, *ctx.plan, *ctx.settings
         )
-        tokens = Tokens(token_k, token_v, ctx.token_plan)
-        more_dq, token_dk, token_dv = _token_grad(run, ctx.settings, tokens, q, z, dz, lse_m, None)
+        tokens = Tokens(token_k, token_v, token_cost, ctx.token_plan)
+        _, slope, head_scale, _, slope_decode, _ = scores
+        more_dq, token_dk, token_dv, more_dslope = _token_grad(
+            run, ctx.settings, tokens, slope, head_scale, q, z, dz, lse_m, None
+        )
         return (
-            dq if more_dq is None else dq + more_dq, dk, dv, _as(dweights, log_weights, need[3]),
-            None, _as(dslope_e, scores[1], need[5]), None, None, _as(dslope_d, scores[4], need[8]), None,
-            token_dk, token_dv, None, None, None,
+            _added(dq, more_dq), dk, dv, _as(dweights, log_weights, need[3]), None,
+            _as(_added(dslope_e, more_dslope), slope, need[5]), None, None, _as(dslope_d, slope_decode, need[8]),
+            None, token_dk, token_dv, None, None, None, None,
         )  # fmt: skip
 
 
@@ -275,6 +269,10 @@ def rows_together(x: Tensor) -> Tensor:
 
 def _as(gradient: Tensor, of: Tensor | None, needed: bool) -> Tensor | None:
     return gradient.to(of.dtype) if needed and of is not None else None
+
+
+def _added(gradient: Tensor, more: Tensor | None) -> Tensor:
+    return gradient if more is None else gradient + more
 
 
 def _if_blocks(q: Tensor, y: Tensor, rest: Tensor) -> tuple[Tensor | None, Tensor | None]:

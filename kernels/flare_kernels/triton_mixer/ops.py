@@ -22,7 +22,7 @@ _COST = "Tensor? cost, Tensor? slope, Tensor? head_scale"
 _SCHEMAS = {
     "gather": f"(Tensor q, Tensor k, Tensor v, Tensor? log_weights, {_COST}, {_CHUNKS}, float scale, str precision,"
     " Tensor? token_k=None, Tensor? token_v=None, Tensor? token_table=None, Tensor? token_offsets=None,"
-    " int token_width=0, int token_size=0) -> (Tensor, Tensor)",
+    " int token_width=0, int token_size=0, Tensor? token_cost=None) -> (Tensor, Tensor)",
     "scatter": f"(Tensor q, Tensor k, Tensor z, {_COST}, {_CHUNKS}, float scale, str precision, bool with_lse)"
     " -> (Tensor, Tensor, Tensor)",
     "latent_grad": f"(Tensor q, Tensor k, Tensor dy, Tensor lse, {_COST}, {_CHUNKS}, float scale, str precision)"
@@ -89,7 +89,7 @@ def gather(
     table: Tensor | None, offsets: Tensor | None, segments: int, width: int, size: int,
     scale: float, precision: str,
     token_k: Tensor | None = None, token_v: Tensor | None = None, token_table: Tensor | None = None,
-    token_offsets: Tensor | None = None, token_width: int = 0, token_size: int = 0,
+    token_offsets: Tensor | None = None, token_width: int = 0, token_size: int = 0, token_cost: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Z [B, H, M, Dv] and its log-sum-exp [B, H, M], in fp32, over points and tokens; see `_terms_shape`."""
     heads, latents = q.shape[-3:-1]
@@ -99,8 +99,9 @@ def gather(
     token_parts, token_chunks = None, Chunks(0, 0, 0)
     if token_k is not None and token_v is not None:
         token_chunks = _chunks(token_table, segments, token_width, token_size, heads)
+        scores = (None, None, None) if token_cost is None else (token_cost, slope, head_scale)
         token_parts = _gather_parts(
-            q, token_k, token_v, None, (None, None, None), token_table, token_width, token_chunks, scale, precision
+            q, token_k, token_v, None, scores, token_table, token_width, token_chunks, scale, precision
         )
     z = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
     lse = k.new_empty((*_terms_shape(k), segments, heads, latents), dtype=torch.float32)
