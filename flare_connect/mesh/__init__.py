@@ -1,5 +1,6 @@
 """Meshes, known before anything is learned: files, fields, connectivity, boundary, volumes, prepared data sets."""
 
+from flare_connect.mesh.anchoring import CostKind, anchor_costs
 from flare_connect.mesh.cache import MeshCache
 from flare_connect.mesh.cells import CELL_KINDS, CellKind
 from flare_connect.mesh.defects import Defects, find_defects, merge_duplicate_nodes, remove_orphans
@@ -36,6 +37,8 @@ __all__ = [
     "geodesic_cost",
     "diffusion_cost",
     "anchors",
+    "anchor_costs",
+    "CostKind",
     "clusters",
     "partition",
     "laplacian_modes",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flare_connect.errors import MeshError
 from flare_connect.files import write_atomically
+from flare_connect.mesh.anchoring import anchor_costs
 from flare_connect.mesh.arrays import host
 from flare_connect.mesh.diffusion import diffusion_cost
 from flare_connect.mesh.distances import anchors, clusters, geodesic_cost, geodesic_distance
@@ -27,6 +28,7 @@ from flare_connect.mesh.thinness import component_distances, local_thickness
 
 # What may be kept, and the version of its algorithm: raise it when results change, and old files are not found again.
 _VERSIONS: dict[Callable[..., Any], int] = {
+    anchor_costs: 1,
     anchors: 1,
     clusters: 1,
     component_distances: 1,

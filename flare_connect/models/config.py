@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flare_connect.errors import ConfigError
 
 # What the backward pass computes again instead of keeping it; a matter of training, not of the model that is saved.
 Recompute = Literal["nothing", "blocks", "layers"]
+Anchoring = Literal["diffusion", "geodesic", "straight", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,9 @@ class Architecture:
         num_heads: H; must divide `channels`.
         num_latents: M, latents a head.
         attention: global FLARE attention in each block.
+        anchors: where latents sit and how scores decay: along the mesh by "diffusion" or "geodesic" cost, by "straight"
+            distance (a control that knows no topology), or "none", which is plain FLARE.
+        anchor_scales: κ of the diffusion costs, see `flare_connect.mesh.diffusion_cost`; heads take them in turn.
         message_passing: one round of message passing along the mesh in each block.
         boundary_tokens: boundary nodes as tokens that the latents gather from.
         quadrature: weigh points by their node volume in the gather, so that refining the mesh keeps the answer.
@@ -39,6 +43,8 @@ class Architecture:
     num_heads: int = 8
     num_latents: int = 64
     attention: bool = True
+    anchors: Anchoring = "diffusion"
+    anchor_scales: tuple[float, ...] = (1.0, 60.0)
     message_passing: bool = True
     boundary_tokens: bool = True
     quadrature: bool = True
@@ -70,11 +76,36 @@ class Architecture:
             raise ConfigError(f"`mlp_ratio` must be positive, got {self.mlp_ratio}")
         if self.qk_norm and self.queries == "adapted":
             raise ConfigError("adapted queries always normalise queries and keys: leave `qk_norm` off")
+        self._check_anchors()
         if not self.attention:
-            idle = {"boundary_tokens": False, "queries": "fixed", "qk_norm": False, "separate_decode": False}
+            idle = {
+                "anchors": "none",
+                "boundary_tokens": False,
+                "queries": "fixed",
+                "qk_norm": False,
+                "separate_decode": False,
+            }
             for name, off in {**idle, "quadrature": False}.items():
                 if getattr(self, name) != off:
                     raise ConfigError(f"`{name}` does nothing without `attention`: set it to {off!r}")
+
+    @property
+    def num_scales(self) -> int:
+        """S, costs between an anchor and a node; 0 without anchors."""
+        return {"none": 0, "diffusion": len(self.anchor_scales)}.get(self.anchors, 1)
+
+    def _check_anchors(self) -> None:
+        if self.anchors not in get_args(Anchoring):
+            raise ConfigError(f"`anchors` must be one of {', '.join(get_args(Anchoring))}, got {self.anchors!r}")
+        scales = self.anchor_scales
+        if self.anchors != "diffusion":
+            return
+        if not scales or not all(scale > 0 for scale in scales):
+            raise ConfigError(f"`anchor_scales` must be positive numbers, got {self.anchor_scales}")
+        if len(scales) > self.num_heads:
+            raise ConfigError(
+                f"`anchor_scales` names {len(scales)} scales for `num_heads` = {self.num_heads}: a head has one scale"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +173,10 @@ class FlareConnectConfig:
             ConfigError: on an unknown or missing key.
         """
         data = dict(data)
-        architecture = _build(Architecture, dict(data.pop("architecture", {})), "architecture")
+        sizes = dict(data.pop("architecture", {}))
+        if "anchor_scales" in sizes:
+            sizes["anchor_scales"] = tuple(sizes["anchor_scales"])
+        architecture = _build(Architecture, sizes, "architecture")
         for name in ("boundary_sets", "directional"):
             data[name] = tuple(data.get(name, ()))
         return _build(cls, data | {"architecture": architecture}, "model")

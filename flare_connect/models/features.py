@@ -5,6 +5,8 @@ Everything here follows from the mesh alone, so it is computed once a mesh, not 
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from flare_connect.errors import InputError
-from flare_connect.mesh import Mesh
+from flare_connect.mesh import Mesh, MeshCache, anchor_costs
 from flare_kernels import Segments
 
 from .config import FlareConnectConfig
@@ -48,19 +50,23 @@ def num_condition_features(config: FlareConnectConfig) -> int:
     return sum(config.conditions.values()) + 1
 
 
-def build_graph(mesh: Mesh, config: FlareConnectConfig, *, with_targets: bool = False) -> Data:
+def build_graph(
+    mesh: Mesh, config: FlareConnectConfig, *, with_targets: bool = False, cache: MeshCache | None = None
+) -> Data:
     """Features of one mesh for one model.
 
     Args:
         mesh: the mesh, with the fields and sets that the configuration names.
         config: what the model reads.
         with_targets: also collect the outputs, as `y`.
+        cache: where anchors and costs are kept, and taken from if they are there.
 
     Returns:
         A graph with `x [N, F]` (positions as sines and cosines, boundary type, distance
         and normal, projections of directional conditions, inputs),
         `edge_index [2, E]`, `edge_attr [E, dim + 3]`, `boundary_index [Nb]`, `log_weight [N]`, `condition [1, G]` and,
-        if asked for, `y [N, Cout]`; all float32, inputs and targets not normalised.
+        if asked for, `y [N, Cout]`; all float32, inputs and targets not normalised. With anchors also `cost [N, S, M]`
+        in half precision.
 
     Raises:
         InputError: if the mesh has another dimension, or lacks a field or a set.
@@ -91,6 +97,11 @@ def build_graph(mesh: Mesh, config: FlareConnectConfig, *, with_targets: bool = 
     )
     if config.architecture.message_passing:
         graph.edge_index, graph.edge_attr = _edges(mesh, flags.any(1), half_size)
+    arch = config.architecture
+    if arch.anchors != "none":
+        options: dict[str, Any] = {"kind": arch.anchors, "scales": arch.anchor_scales}
+        kept = partial(cache, anchor_costs) if cache else anchor_costs
+        graph.cost = kept(mesh, arch.num_latents, **options)[1]
     if with_targets:
         graph.y = torch.cat([_columns(mesh.point_data[name]) for name in config.outputs], dim=1).float()
     return graph

@@ -13,7 +13,7 @@ from flare_connect.errors import CheckpointError
 from flare_connect.files import write_atomically
 
 FORMAT = "flare_connect.model"
-VERSION = 1
+VERSION = 2  # 2: latents may be anchored
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -83,4 +83,6 @@ def _document(folder: Path) -> dict[str, Any]:
             f"{path} is of format version {document['version']}, this flare_connect reads up to {VERSION}: "
             "upgrade flare-connect"
         )
+    if document["version"] < 2:
+        document["config"]["architecture"]["anchors"] = "none"
     return document

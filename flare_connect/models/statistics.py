@@ -1,10 +1,11 @@
 """Mean and spread of the training data, kept as buffers so that they travel with the weights."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
 from flare_connect.errors import InputError
 from flare_connect.mesh.moments import Moments
@@ -49,3 +50,20 @@ class Standardiser(nn.Module):
         constant = std <= 1e-6 * mean.abs().clamp_min(1e-30)
         self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(constant, 1.0))
+
+
+def typical_cost(graphs: Sequence[Data]) -> Float[Tensor, " S"]:
+    """Median cost of each scale between an anchor and a node that a path leads to, averaged over the graphs.
+
+    Raises:
+        InputError: if no cost is finite and positive.
+    """
+    medians = []
+    for graph in graphs:
+        # Some of the nodes tell as much as all of them.
+        cost = graph.cost[:: max(1, len(graph.cost) // 1000)].transpose(0, 1).flatten(1).float().cpu()
+        medians.append(cost.masked_fill(cost.isinf(), torch.nan).nanmedian(1).values)
+    found = torch.stack(medians).nanmean(0)
+    if not (found > 0).all():
+        raise InputError("no anchor of the training meshes leads anywhere: their costs are all infinite or zero")
+    return found

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from flare_connect.mesh import Mesh
+from flare_connect.mesh import Mesh, MeshCache
+from flare_connect.nn import Anchors
 from flare_kernels import Segments
 
 from .config import FlareConnectConfig
@@ -22,7 +23,8 @@ from .features import (
     segments_of,
 )
 from .pretrained import load_pretrained, save_pretrained
-from .statistics import Standardiser
+from .rank import rank_for
+from .statistics import Standardiser, typical_cost
 from .trunk import Trunk
 
 
@@ -47,6 +49,9 @@ class FlareConnect(nn.Module):
         self.input_statistics = Standardiser(self.num_standardised)
         self.condition_statistics = Standardiser(num_condition_features(config))
         self.output_statistics = Standardiser(sum(config.outputs.values()))
+        self.typical_cost: Tensor
+        if arch.num_scales:
+            self.register_buffer("typical_cost", torch.ones(arch.num_scales))
         self.trunk = Trunk(
             arch,
             features=num_node_features(config),
@@ -77,12 +82,13 @@ class FlareConnect(nn.Module):
             log_weights=graph.log_weight if arch.quadrature else None,
             edge_index=graph.edge_index if arch.message_passing else None,
             edge_attr=graph.edge_attr if arch.message_passing else None,
+            anchors=self._anchors(graph) if arch.num_scales else None,
             rank=rank,
         )
 
-    def build_graph(self, mesh: Mesh, *, with_targets: bool = False) -> Data:
+    def build_graph(self, mesh: Mesh, *, with_targets: bool = False, cache: MeshCache | None = None) -> Data:
         """What the model reads of a mesh; see `features.build_graph`."""
-        return build_graph(mesh, self.config, with_targets=with_targets)
+        return build_graph(mesh, self.config, with_targets=with_targets, cache=cache)
 
     @torch.no_grad()
     def predict(self, mesh: Mesh, *, rank: int | None = None) -> dict[str, Tensor]:
@@ -107,6 +113,10 @@ class FlareConnect(nn.Module):
             self.train(was_training)
         return self.split_outputs(outputs)
 
+    def rank_for(self, meshes: Iterable[Mesh], tolerance: float) -> int:
+        """The lowest rank whose predictions are as good as those of all latents; see `rank.rank_for`."""
+        return rank_for(self, meshes, tolerance)
+
     def split_outputs(self, outputs: Float[Tensor, "N Cout"]) -> dict[str, Tensor]:
         """Columns of the outputs by name; a field of one component is [N]."""
         parts = outputs.split(list(self.config.outputs.values()), dim=1)
@@ -122,6 +132,14 @@ class FlareConnect(nn.Module):
         self.output_statistics.fit(graph.y for graph in graphs)
         if self.num_standardised:
             self.input_statistics.fit(graph.x[:, -self.num_standardised :] for graph in graphs)
+        if self.config.architecture.num_scales:
+            self.typical_cost.copy_(typical_cost(graphs))
+
+    def _anchors(self, graph: Data) -> Anchors:
+        tokens = None
+        if self.config.architecture.boundary_tokens:
+            tokens = graph.cost[graph.boundary_index].transpose(1, 2)
+        return Anchors(cost=graph.cost.transpose(1, 2), typical=self.typical_cost, token_cost=tokens)
 
     @property
     def device(self) -> torch.device:

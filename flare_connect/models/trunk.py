@@ -1,11 +1,21 @@
 """The learned part of a surrogate: standardised numbers in, standardised numbers out, nothing but tensors between."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, cat, nn
 from torch.utils.checkpoint import checkpoint
 
-from flare_connect.nn import BlockInputs, BoundaryConditioner, FlareAttention, HybridBlock, ResidualMLP
+from flare_connect.nn import (
+    AnchoredFlare,
+    Anchors,
+    BlockInputs,
+    BoundaryConditioner,
+    FlareAttention,
+    HybridBlock,
+    ResidualMLP,
+)
 from flare_kernels import JointSegments, Segments, spread
 
 from .config import Architecture, Recompute
@@ -52,6 +62,7 @@ class Trunk(nn.Module):
         log_weights: Float[Tensor, " N"] | None = None,
         edge_index: Int[Tensor, "2 Ne"] | None = None,
         edge_attr: Float[Tensor, "Ne E"] | None = None,
+        anchors: Anchors | None = None,
         rank: int | None = None,
     ) -> Float[Tensor, "N Cout"]:
         """Outputs at the nodes.
@@ -65,6 +76,7 @@ class Trunk(nn.Module):
             log_weights: log weight of each node in the gather.
             edge_index: directed edges.
             edge_attr: their features.
+            anchors: where latents sit; only for anchored attention.
             rank: latents to use; None for all.
         """
         inputs = BlockInputs(
@@ -74,6 +86,7 @@ class Trunk(nn.Module):
             edge_attr=edge_attr,
             tokens=None if self.tokens is None or boundary_index is None else self.tokens(x[boundary_index]),
             token_segments=joint,
+            anchors=anchors,
             condition=self.condition(condition),
             rank=rank,
             recompute=self.recompute == "layers",
@@ -93,7 +106,8 @@ class Trunk(nn.Module):
 def _block(arch: Architecture, edge_features: int) -> HybridBlock:
     attention = None
     if arch.attention:
-        attention = FlareAttention(
+        make = partial(AnchoredFlare, num_scales=arch.num_scales) if arch.num_scales else FlareAttention
+        attention = make(
             arch.channels,
             num_heads=arch.num_heads,
             num_latents=arch.num_latents,

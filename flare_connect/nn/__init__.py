@@ -1,5 +1,6 @@
 """Layers: FLARE attention, message passing on the mesh, conditioning, and the hybrid block that joins them."""
 
+from .anchored import AnchoredFlare, Anchors
 from .attention import FlareAttention
 from .conditioning import AdaptiveNorm, BoundaryConditioner
 from .hybrid import BlockInputs, HybridBlock
@@ -8,6 +9,8 @@ from .mlp import ResidualMLP
 
 __all__ = [
     "AdaptiveNorm",
+    "AnchoredFlare",
+    "Anchors",
     "BlockInputs",
     "BoundaryConditioner",
     "FlareAttention",

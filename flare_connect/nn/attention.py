@@ -1,6 +1,6 @@
 """FLARE: global attention of N points through M latents a head."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,14 @@ from flare_kernels import JointSegments, Segments, Tokens
 from .mlp import ResidualMLP, applied
 
 Queries = Literal["fixed", "adapted"]
+
+
+class Costs(NamedTuple):
+    """What anchored attention adds to scores: in the gather, in the scatter, and for the tokens."""
+
+    encode: flare_kernels.Cost | None = None
+    decode: flare_kernels.Cost | None = None
+    tokens: Tensor | None = None
 
 
 class FlareAttention(nn.Module):
@@ -106,15 +114,33 @@ class FlareAttention(nn.Module):
         Raises:
             ValueError: if `rank` is not between 1 and M, or shapes do not fit.
         """
+        rank = self._checked_rank(rank)
+        return self._mix(x, segments, log_weights, tokens, token_segments, rank, recompute)
+
+    def _checked_rank(self, rank: int | None) -> int | None:
         if rank is not None and not 1 <= rank <= self.num_latents:
             raise ValueError(f"`rank` must be between 1 and `num_latents` = {self.num_latents}, got {rank}")
+        return rank
+
+    def _mix(
+        self,
+        x: Tensor,
+        segments: Segments,
+        log_weights: Tensor | None,
+        tokens: Tensor | None,
+        token_segments: Segments | JointSegments | None,
+        rank: int | None,
+        recompute: bool,
+        costs: Costs = Costs(),  # noqa: B008 (never changed)
+    ) -> Tensor:
+        """The layer, with or without costs."""
         k = self._split(applied(self.key, x, recompute), self.normalise)
         v = self._split(applied(self.value, x, recompute))
         joined = None
         if tokens is not None:
             token_k = self._split(self.key(tokens), self.normalise)
-            joined = Tokens(k=token_k, v=self._split(self.value(tokens)), ptr=token_segments)
-        q = self._queries(x, segments, log_weights, rank)
+            joined = Tokens(k=token_k, v=self._split(self.value(tokens)), cost=costs.tokens, ptr=token_segments)
+        q = self._queries(x, segments, log_weights, rank, costs.encode)
         q_decode = k_decode = None
         if self.decode_latents is not None and self.decode_key is not None:
             q_decode = _normalised(self.decode_latents[:, :rank], self.normalise)
@@ -128,13 +154,20 @@ class FlareAttention(nn.Module):
             log_weights=log_weights,
             q_decode=q_decode,
             k_decode=k_decode,
+            cost=costs.encode,
+            cost_decode=costs.decode,
             tokens=joined,
             impl=self.impl,
         )
         return self.output(y.flatten(-2))
 
     def _queries(
-        self, x: Tensor, segments: Segments, log_weights: Tensor | None, rank: int | None
+        self,
+        x: Tensor,
+        segments: Segments,
+        log_weights: Tensor | None,
+        rank: int | None,
+        cost: flare_kernels.Cost | None = None,
     ) -> Float[Tensor, "*B H M D"]:
         q = _normalised(self.latents[:, :rank], self.normalise)
         if self.seeds is None or self.seed_key is None or self.seed_gate is None:
@@ -147,6 +180,7 @@ class FlareAttention(nn.Module):
             scale=self.scale,
             ptr=segments,
             log_weights=log_weights,
+            cost=cost,
             impl=self.impl,
         )
         assert isinstance(read, Tensor)

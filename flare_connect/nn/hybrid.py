@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from flare_connect.errors import ConfigError
 from flare_kernels import JointSegments, Segments
 
+from .anchored import AnchoredFlare, Anchors
 from .attention import FlareAttention
 from .conditioning import AdaptiveNorm
 from .mesh_conv import MeshConv
@@ -26,6 +27,7 @@ class BlockInputs:
         edge_attr: their features.
         tokens: conditioning tokens.
         token_segments: where each mesh's tokens start, or these joined with the points.
+        anchors: where latents sit; only for anchored attention.
         condition: embedding of the per-mesh numbers.
         rank: latents to use; None for all.
         recompute: compute the insides of the perceptrons again in the backward pass instead of keeping them.
@@ -37,6 +39,7 @@ class BlockInputs:
     edge_attr: Float[Tensor, "Ne E"] | None = None
     tokens: Float[Tensor, "Nt C"] | None = None
     token_segments: Segments | JointSegments | None = None
+    anchors: Anchors | None = None
     condition: Float[Tensor, "B G"] | None = None
     rank: int | None = None
     recompute: bool = False
@@ -83,9 +86,11 @@ class HybridBlock(nn.Module):
         """Apply the block to the packed points."""
         h = self.norm(x, inputs.segments, inputs.condition)
         if self.attention is not None:
+            anchors = {"anchors": inputs.anchors} if isinstance(self.attention, AnchoredFlare) else {}
             x = x + self.attention(
                 h,
                 inputs.segments,
+                **anchors,
                 log_weights=inputs.log_weights,
                 tokens=inputs.tokens,
                 token_segments=inputs.token_segments,

@@ -24,6 +24,7 @@ class DataConfig:
         val_split: split to validate on, and to choose the best weights by; not the one that is reported in the end.
         batch_size: meshes a step.
         in_memory: compute the graphs once and keep them; switch off for data larger than memory.
+        cache: keep anchors and costs in the folder `<path>.cache`, 2·S·M bytes a node, so that the next run reads them.
         num_workers: processes that make graphs in the background when they are not kept in memory.
     """
 
@@ -37,6 +38,7 @@ class DataConfig:
     val_split: str = "val"
     batch_size: int = 8
     in_memory: bool = True
+    cache: bool = False
     num_workers: int = 0
 
     def __post_init__(self) -> None:
@@ -72,6 +74,8 @@ class OptimiserConfig:
             bfloat16 too, for less memory and time).
         recompute: what the backward pass computes again instead of keeping it: "nothing"; "blocks", for less memory and
             about a third more time; "layers", for the least memory.
+        min_rank: train half of the steps with a number of latents between this and all of them, drawn log-evenly, so
+            that the error grows gently when a lower rank is chosen afterwards; 0 always trains with all.
         compile: compile the model with `torch.compile`; pays on long runs on a GPU.
 
     Good values: learning rate 1e-3 for 64 channels, 5e-4 for 256.
@@ -85,6 +89,7 @@ class OptimiserConfig:
     ema_decay: float = 0.999
     precision: Precision = "32"
     recompute: Recompute = "nothing"
+    min_rank: int = 0
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -141,6 +146,11 @@ class TrainConfig:
             raise ConfigError(
                 f"`devices` and `checkpoint_every` must be at least 1, got {self.devices} and {self.checkpoint_every}"
             )
+        most = self.model.num_latents if self.model.attention else 0
+        if not 0 <= self.optimiser.min_rank <= most:
+            raise ConfigError(
+                f"`optimiser.min_rank` must lie between 0 and the model's {most} latents, got {self.optimiser.min_rank}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data."""
@@ -151,4 +161,5 @@ class TrainConfig:
         data = self.to_dict()
         for key in ("output", "progress", "accelerator", "checkpoint_every"):
             del data[key]
+        del data["data"]["cache"]
         return data

@@ -1,6 +1,8 @@
 """Prepared meshes as batches of graphs: what is read when, in which order, and once only."""
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import lightning as L
 import torch
@@ -9,7 +11,7 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from flare_connect.errors import InputError
-from flare_connect.mesh import MeshStore
+from flare_connect.mesh import MeshCache, MeshStore
 from flare_connect.models.config import Architecture, FlareConnectConfig
 from flare_connect.models.features import build_graph, collate
 
@@ -23,18 +25,30 @@ class GraphDataset(Dataset):
         store: the prepared data set.
         indices: samples of the split.
         config: what the model reads and predicts.
-        in_memory: build every graph now, with a progress bar, and keep it.
+        in_memory: build every graph now, on all cores, with a progress bar, and keep it.
         progress: show that bar.
+        cache: where anchors and costs are kept.
     """
 
     def __init__(
-        self, store: MeshStore, indices: Sequence[int], config: FlareConnectConfig, *, in_memory: bool, progress: bool
+        self,
+        store: MeshStore,
+        indices: Sequence[int],
+        config: FlareConnectConfig,
+        *,
+        in_memory: bool,
+        progress: bool,
+        cache: MeshCache | None = None,
     ) -> None:
-        self.store, self.indices, self.config = store, [int(i) for i in indices], config
+        self.store, self.indices, self.config, self.cache = store, [int(i) for i in indices], config, cache
         self.kept: list[Data] | None = None
         if in_memory:
-            steps = tqdm(self.indices, desc="graphs", unit="mesh", disable=not progress, leave=False)
-            self.kept = [self._build(i) for i in steps]
+            # Threads: most of the time goes into factorisations and reading, which let others run meanwhile.
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                built = pool.map(self._build, self.indices)
+                self.kept = list(
+                    tqdm(built, desc="graphs", unit="mesh", total=len(indices), disable=not progress, leave=False)
+                )
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -43,7 +57,7 @@ class GraphDataset(Dataset):
         return self.kept[position] if self.kept is not None else self._build(self.indices[position])
 
     def _build(self, index: int) -> Data:
-        return build_graph(self.store[index], self.config, with_targets=True)
+        return build_graph(self.store[index], self.config, with_targets=True, cache=self.cache)
 
 
 class EpochSampler(Sampler[int]):
@@ -89,8 +103,11 @@ class MeshDataModule(L.LightningDataModule):
         self.store = MeshStore(config.path)
         splits = {name: self._split(name) for name in (config.train_split, config.val_split)}
         self.model_config = resolve(self.store, int(splits[config.train_split][0]), config, architecture)
+        kept = MeshCache.beside(config.path) if config.cache and architecture.anchors != "none" else None
         self.train_set, self.val_set = (
-            GraphDataset(self.store, indices, self.model_config, in_memory=config.in_memory, progress=progress)
+            GraphDataset(
+                self.store, indices, self.model_config, in_memory=config.in_memory, progress=progress, cache=kept
+            )
             for indices in (splits[config.train_split], splits[config.val_split])
         )
 

@@ -41,11 +41,19 @@ class SurrogateModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch of meshes."""
-        prediction = self.model(batch).float()
+        prediction = self.model(batch, rank=self._drawn_rank()).float()
         target = self.model.output_statistics(batch.y)
         loss = relative_l2_loss(prediction, target, segments_of(batch), self.widths)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=batch.num_graphs, prog_bar=True)
         return loss
+
+    def _drawn_rank(self) -> int | None:
+        """All latents in half of the steps, otherwise a number drawn evenly on a logarithmic scale."""
+        least, most = self.config.min_rank, self.model.config.architecture.num_latents
+        if not least:
+            return None
+        coin, place = torch.rand(2).tolist()
+        return most if coin < 0.5 else round(least * (most / least) ** place)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Relative L2 of each field in physical units."""

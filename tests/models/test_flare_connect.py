@@ -22,8 +22,10 @@ SMALL = {"channels": 16, "num_blocks": 2, "num_heads": 4, "num_latents": 8}
 VARIANTS = {
     "hybrid": {},
     "adapted": {"queries": "adapted", "separate_decode": True},
-    "attention_only": {"message_passing": False, "boundary_tokens": False, "quadrature": False},
-    "message_passing_only": {"attention": False, "boundary_tokens": False, "quadrature": False},
+    "geodesic": {"anchors": "geodesic", "boundary_tokens": False},
+    "not_anchored": {"anchors": "none"},
+    "attention_only": {"anchors": "none", "message_passing": False, "boundary_tokens": False, "quadrature": False},
+    "message_passing_only": {"anchors": "none", "attention": False, "boundary_tokens": False, "quadrature": False},
 }
 
 
@@ -167,6 +169,18 @@ def test_round_trip_on_disk(tmp_path):
     assert json.loads((tmp_path / "m/config.json").read_text())["provenance"] == {"data": "plates"}
 
 
+def test_models_from_before_anchors_are_read(tmp_path):
+    surrogate = model(anchors="none")
+    surrogate.save_pretrained(tmp_path)
+    document = json.loads((tmp_path / "config.json").read_text())
+    document["version"] = 1
+    for key in ("anchors", "anchor_scales"):
+        del document["config"]["architecture"][key]
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    loaded = FlareConnect.from_pretrained(tmp_path)
+    assert torch.equal(loaded.predict(plate())["stress"], surrogate.predict(plate())["stress"])
+
+
 def damage(folder, what):
     path = folder / "config.json"
     document = json.loads(path.read_text())
@@ -194,7 +208,7 @@ def damage(folder, what):
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
-        ("newer", CheckpointError, "format version 99, this flare_connect reads up to 1: upgrade flare-connect"),
+        ("newer", CheckpointError, "format version 99, this flare_connect reads up to 2: upgrade flare-connect"),
         ("kind", CheckpointError, "kind 'Rollout', not 'FlareConnect'"),
         ("key", ConfigError, "unknown key 'colour' in the model configuration"),
         ("architecture", ConfigError, "unknown key 'colour' in the architecture configuration"),
@@ -247,6 +261,8 @@ def test_a_field_the_model_lacks():
     [
         ({"channels": 30}, "divisible by `num_heads`, got 30 and 8; try 32 channels"),
         ({"attention": False, "message_passing": False}, "with both off"),
+        ({"anchor_scales": (1.0, -2.0)}, "`anchor_scales` must be positive numbers"),
+        ({"anchor_scales": (1.0, 2.0, 3.0), "num_heads": 2}, "names 3 scales for `num_heads` = 2"),
         ({"attention": False}, "does nothing without `attention`"),
         ({"num_blocks": 0}, "`num_blocks` must be at least 1, got 0"),
         ({"qk_norm": True, "queries": "adapted"}, "always normalise"),
@@ -275,3 +291,23 @@ def test_periodic_cells_are_whole():
     top = bottom[1][:3]
     torch.testing.assert_close(a.x[top, distance], torch.zeros(3), atol=1e-6, rtol=0)
     torch.testing.assert_close(b.x[top, distance], torch.full((3,), 2.0), atol=1e-6, rtol=0)
+
+
+def test_the_rank_for_a_tolerance_is_the_lowest_that_keeps_it():
+    surrogate, meshes = model(), [plate(7), plate(9, seed=3)]
+    whole = [surrogate.predict(mesh) for mesh in meshes]
+
+    def difference(rank):
+        found = [surrogate.predict(mesh, rank=rank) for mesh in meshes]
+        worst = [max(float((a[n] - b[n]).norm() / b[n].norm()) for n in b) for a, b in zip(found, whole, strict=True)]
+        return sum(worst) / len(worst)
+
+    # A tolerance that some ranks keep and some do not.
+    tolerance = (difference(3) + difference(4)) / 2
+    rank = surrogate.rank_for(meshes, tolerance)
+    assert difference(rank) <= tolerance < difference(rank - 1)
+    assert surrogate.rank_for(meshes, 1e9) == 1
+    with pytest.raises(InputError, match="`tolerance` must be positive"):
+        surrogate.rank_for(meshes, 0.0)
+    with pytest.raises(InputError, match="at least one mesh"):
+        surrogate.rank_for([], 0.1)

@@ -5,6 +5,7 @@ import torch
 
 from flare_connect.models.config import Architecture
 from flare_connect.models.trunk import Trunk
+from flare_connect.nn import Anchors
 from flare_kernels import Segments
 
 
@@ -17,6 +18,7 @@ def step(recompute, stream=None, autocast=False):
     x = torch.randn(40, 5)
     segments, tokens = Segments.from_lengths([15, 25]), Segments.from_lengths([2, 3])
     boundary = torch.tensor([0, 3, 15, 20, 30])
+    cost = torch.rand(40, 4, 2).half()
     kept = []
 
     def keep(tensor):
@@ -33,6 +35,7 @@ def step(recompute, stream=None, autocast=False):
                 joint=segments.interleave(tokens),
                 edge_index=torch.randint(0, 15, (2, 60)),
                 edge_attr=torch.randn(60, 3),
+                anchors=Anchors(cost=cost, typical=torch.ones(2), token_cost=cost[boundary]),
             )
         grads = torch.autograd.grad(y.float().square().sum(), list(trunk.parameters()), allow_unused=True)
     return y, grads, sum(kept)

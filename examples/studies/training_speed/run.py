@@ -88,8 +88,8 @@ def training_step(n: int, channels: int, precision: str, recompute: str, compile
     """A function that does one step: forward, backward, update."""
     torch.manual_seed(0)
     arch = Architecture(
-        channels=channels, num_blocks=8, num_heads=8, num_latents=64, num_kv_layers=3, message_passing=False,
-        boundary_tokens=False, quadrature=False,
+        channels=channels, num_blocks=8, num_heads=8, num_latents=64, num_kv_layers=3, anchors="none",
+        message_passing=False, boundary_tokens=False, quadrature=False,
     )  # fmt: skip
     trunk = Trunk(arch, features=FEATURES, edge_features=0, conditions=2, outputs=OUTPUTS).to(device)
     trunk.recompute = recompute

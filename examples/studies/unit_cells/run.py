@@ -25,8 +25,8 @@ from flare_datasets.unit_cells import UnitCellConfig, generate
 
 MODELS = {
     "hybrid": {},
-    "flare": {"message_passing": False, "boundary_tokens": False},
-    "message_passing": {"attention": False, "boundary_tokens": False, "quadrature": False},
+    "flare": {"anchors": "none", "message_passing": False, "boundary_tokens": False},
+    "message_passing": {"anchors": "none", "attention": False, "boundary_tokens": False, "quadrature": False},
 }
 
 
