@@ -32,6 +32,9 @@ class WarmAveraging(WeightAveraging):
     def _average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
         # The averaged model's own counter is on the host; the argument is a copy on the device.
         assert self._average_model is not None
+        if not averaged[0].is_floating_point():  # lists come sorted by type: indices have no mean
+            torch._foreach_copy_(averaged, current)
+            return
         n = float(self._average_model.n_averaged)
         torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
 
