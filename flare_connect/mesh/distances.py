@@ -176,11 +176,17 @@ def clusters(mesh: Mesh, anchor_nodes: Int[Tensor, " M"]) -> Int[Tensor, " N"]:
     Raises:
         MeshError: if an anchor is no node.
     """
+    return nearest_anchor(mesh, anchor_nodes)[0]
+
+
+def nearest_anchor(mesh: Mesh, anchor_nodes: Int[Tensor, " M"]) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
+    """`clusters`, and the distance along edges to the anchor (infinite where none can be reached)."""
     nodes = checked_nodes(mesh, anchor_nodes)
-    found = dijkstra(edge_graph(mesh), indices=nodes, min_only=True, return_predecessors=True)[2]
+    distance, _, found = dijkstra(edge_graph(mesh), indices=nodes, min_only=True, return_predecessors=True)
     number = np.full(mesh.num_nodes + 1, -1, dtype=np.int64)
     number[nodes[::-1]] = np.arange(len(nodes))[::-1]
-    return torch.from_numpy(number[np.where(found < 0, mesh.num_nodes, found)]).to(mesh.pos.device)
+    nearest = torch.from_numpy(number[np.where(found < 0, mesh.num_nodes, found)])
+    return nearest.to(mesh.pos.device), torch.from_numpy(distance).to(mesh.pos.device)
 
 
 def geodesic_cost(

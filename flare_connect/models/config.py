@@ -25,7 +25,9 @@ class Architecture:
         anchors: where latents sit and how scores decay: along the mesh by "diffusion" or "geodesic" cost, by "straight"
             distance (a control that knows no topology), or "none", which is plain FLARE.
         anchor_scales: κ of the diffusion costs, see `flare_connect.mesh.diffusion_cost`; heads take them in turn.
-        message_passing: one round of message passing along the mesh in each block.
+        message_passing: message passing along the mesh in each block, after the attention.
+        num_rounds: rounds of it a block.
+        coarse_rounds: rounds along the coarse graph of the clusters around the anchors in each block; 0 for none.
         boundary_tokens: boundary nodes as tokens that the latents gather from.
         quadrature: weigh points by their node volume in the gather, so that refining the mesh keeps the answer.
         queries: latent queries, "fixed" or "adapted" to each mesh.
@@ -46,6 +48,8 @@ class Architecture:
     anchors: Anchoring = "diffusion"
     anchor_scales: tuple[float, ...] = (1.0, 60.0)
     message_passing: bool = True
+    num_rounds: int = 1
+    coarse_rounds: int = 0
     boundary_tokens: bool = True
     quadrature: bool = True
     queries: Literal["fixed", "adapted"] = "fixed"
@@ -57,7 +61,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work or would do nothing."""
-        for name in ("channels", "num_blocks", "num_heads", "num_latents"):
+        for name in ("channels", "num_blocks", "num_heads", "num_latents", "num_rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` must be at least 1, got {getattr(self, name)}")
         if self.channels % self.num_heads:
@@ -72,6 +76,10 @@ class Architecture:
                 f"`num_frequencies` must be ≥ 0 and `num_kv_layers` ≥ −1, got {self.num_frequencies} and "
                 f"{self.num_kv_layers}"
             )
+        if self.coarse_rounds < 0:
+            raise ConfigError(f"`coarse_rounds` must be 0 or more, got {self.coarse_rounds}")
+        if self.num_rounds > 1 and not self.message_passing:
+            raise ConfigError("`num_rounds` does nothing without `message_passing`: set it to 1")
         if self.mlp_ratio <= 0:
             raise ConfigError(f"`mlp_ratio` must be positive, got {self.mlp_ratio}")
         if self.qk_norm and self.queries == "adapted":

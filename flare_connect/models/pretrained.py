@@ -13,7 +13,7 @@ from flare_connect.errors import CheckpointError
 from flare_connect.files import write_atomically
 
 FORMAT = "flare_connect.model"
-VERSION = 2  # 2: latents may be anchored
+VERSION = 2  # raised whenever models of before cannot be read
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -80,9 +80,12 @@ def _document(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not the configuration of a flare_connect model")
     if document["version"] > VERSION:
         raise CheckpointError(
-            f"{path} is of format version {document['version']}, this flare_connect reads up to {VERSION}: "
+            f"{path} is of format version {document['version']}, this flare_connect reads version {VERSION}: "
             "upgrade flare-connect"
         )
-    if document["version"] < 2:
-        document["config"]["architecture"]["anchors"] = "none"
+    if document["version"] < VERSION:
+        raise CheckpointError(
+            f"{path} is of format version {document['version']}, this flare_connect reads version {VERSION}: train the "
+            "model again, or use the flare-connect that trained it"
+        )
     return document

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from flare_connect.mesh import Mesh, MeshCache
-from flare_connect.nn import Anchors
+from flare_connect.nn import Anchors, CoarseGraph
 from flare_kernels import Segments
 
 from .config import FlareConnectConfig
 from .features import (
     build_graph,
+    num_coarse_features,
     num_condition_features,
     num_edge_features,
     num_node_features,
@@ -56,6 +57,7 @@ class FlareConnect(nn.Module):
             arch,
             features=num_node_features(config),
             edge_features=num_edge_features(config) if arch.message_passing else 0,
+            coarse_features=num_coarse_features(config) if arch.coarse_rounds else 0,
             conditions=num_condition_features(config),
             outputs=sum(config.outputs.values()),
         )
@@ -83,6 +85,7 @@ class FlareConnect(nn.Module):
             edge_index=graph.edge_index if arch.message_passing else None,
             edge_attr=graph.edge_attr if arch.message_passing else None,
             anchors=self._anchors(graph) if arch.num_scales else None,
+            coarse=self._coarse(graph, segments.num_segments) if arch.coarse_rounds else None,
             rank=rank,
         )
 
@@ -140,6 +143,14 @@ class FlareConnect(nn.Module):
         if self.config.architecture.boundary_tokens:
             tokens = graph.cost[graph.boundary_index].transpose(1, 2)
         return Anchors(cost=graph.cost.transpose(1, 2), typical=self.typical_cost, token_cost=tokens)
+
+    def _coarse(self, graph: Data, num_meshes: int) -> CoarseGraph:
+        return CoarseGraph(
+            cluster=graph.cluster,
+            num_clusters=num_meshes * (self.config.architecture.num_latents + 1),
+            edge_index=graph.coarse_edges,
+            edge_attr=graph.coarse_attr,
+        )
 
     @property
     def device(self) -> torch.device:

@@ -12,6 +12,7 @@ from flare_connect.nn import (
     Anchors,
     BlockInputs,
     BoundaryConditioner,
+    CoarseGraph,
     FlareAttention,
     HybridBlock,
     ResidualMLP,
@@ -28,6 +29,7 @@ class Trunk(nn.Module):
         arch: sizes and switches.
         features: F, width of the node features.
         edge_features: E, width of the edge features; 0 without message passing.
+        coarse_features: width of the features of coarse edges; 0 without coarse cycles.
         conditions: G, per-mesh numbers.
         outputs: columns predicted at each node.
 
@@ -40,14 +42,23 @@ class Trunk(nn.Module):
     recompute: Recompute = "nothing"
     stream: torch.dtype | None = None
 
-    def __init__(self, arch: Architecture, *, features: int, edge_features: int, conditions: int, outputs: int) -> None:
+    def __init__(
+        self,
+        arch: Architecture,
+        *,
+        features: int,
+        edge_features: int,
+        conditions: int,
+        outputs: int,
+        coarse_features: int = 0,
+    ) -> None:
         super().__init__()
         # Node and condition meet in the encoder's hidden layers: products of the two (a load on a slanted boundary)
         # are learned there far sooner than through the modulation of later blocks.
         self.encode = ResidualMLP(features + conditions, 2 * arch.channels, arch.channels, num_layers=1)
         self.condition = ResidualMLP(conditions, arch.channels, arch.channels)
         self.tokens = BoundaryConditioner(features, arch.channels) if arch.boundary_tokens else None
-        self.blocks = nn.ModuleList(_block(arch, edge_features) for _ in range(arch.num_blocks))
+        self.blocks = nn.ModuleList(_block(arch, edge_features, coarse_features) for _ in range(arch.num_blocks))
         self.norm = nn.LayerNorm(arch.channels)
         self.decode = nn.Linear(arch.channels, outputs)
 
@@ -63,6 +74,7 @@ class Trunk(nn.Module):
         edge_index: Int[Tensor, "2 Ne"] | None = None,
         edge_attr: Float[Tensor, "Ne E"] | None = None,
         anchors: Anchors | None = None,
+        coarse: CoarseGraph | None = None,
         rank: int | None = None,
     ) -> Float[Tensor, "N Cout"]:
         """Outputs at the nodes.
@@ -77,6 +89,7 @@ class Trunk(nn.Module):
             edge_index: directed edges.
             edge_attr: their features.
             anchors: where latents sit; only for anchored attention.
+            coarse: clusters and how they touch; only for coarse cycles.
             rank: latents to use; None for all.
         """
         inputs = BlockInputs(
@@ -84,6 +97,7 @@ class Trunk(nn.Module):
             log_weights=log_weights,
             edge_index=edge_index,
             edge_attr=edge_attr,
+            coarse=coarse,
             tokens=None if self.tokens is None or boundary_index is None else self.tokens(x[boundary_index]),
             token_segments=joint,
             anchors=anchors,
@@ -103,7 +117,7 @@ class Trunk(nn.Module):
         return self.decode(self.norm(h.to(x.dtype)))
 
 
-def _block(arch: Architecture, edge_features: int) -> HybridBlock:
+def _block(arch: Architecture, edge_features: int, coarse_features: int) -> HybridBlock:
     attention = None
     if arch.attention:
         make = partial(AnchoredFlare, num_scales=arch.num_scales) if arch.num_scales else FlareAttention
@@ -120,6 +134,9 @@ def _block(arch: Architecture, edge_features: int) -> HybridBlock:
         arch.channels,
         attention=attention,
         edge_features=edge_features,
+        num_rounds=arch.num_rounds,
+        coarse_features=coarse_features,
+        coarse_rounds=arch.coarse_rounds,
         condition_features=arch.channels,
         mlp_ratio=arch.mlp_ratio,
     )

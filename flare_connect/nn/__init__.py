@@ -2,6 +2,7 @@
 
 from .anchored import AnchoredFlare, Anchors
 from .attention import FlareAttention
+from .coarse import CoarseCycle, CoarseGraph
 from .conditioning import AdaptiveNorm, BoundaryConditioner
 from .hybrid import BlockInputs, HybridBlock
 from .mesh_conv import MeshConv
@@ -13,6 +14,8 @@ __all__ = [
     "Anchors",
     "BlockInputs",
     "BoundaryConditioner",
+    "CoarseCycle",
+    "CoarseGraph",
     "FlareAttention",
     "HybridBlock",
     "MeshConv",

@@ -1,4 +1,4 @@
-"""The block that models are stacks of: global attention and message passing side by side, then a perceptron."""
+"""The block that models are stacks of: global attention, message passing, a coarse cycle, a perceptron."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from flare_kernels import JointSegments, Segments
 
 from .anchored import AnchoredFlare, Anchors
 from .attention import FlareAttention
+from .coarse import CoarseCycle, CoarseGraph
 from .conditioning import AdaptiveNorm
 from .mesh_conv import MeshConv
 from .mlp import applied
@@ -25,6 +26,7 @@ class BlockInputs:
         log_weights: log weight of each point in the gather.
         edge_index: directed edges; None without message passing.
         edge_attr: their features.
+        coarse: clusters and how they touch; None without coarse cycles.
         tokens: conditioning tokens.
         token_segments: where each mesh's tokens start, or these joined with the points.
         anchors: where latents sit; only for anchored attention.
@@ -37,6 +39,7 @@ class BlockInputs:
     log_weights: Float[Tensor, " N"] | None = None
     edge_index: Int[Tensor, "2 Ne"] | None = None
     edge_attr: Float[Tensor, "Ne E"] | None = None
+    coarse: CoarseGraph | None = None
     tokens: Float[Tensor, "Nt C"] | None = None
     token_segments: Segments | JointSegments | None = None
     anchors: Anchors | None = None
@@ -46,15 +49,21 @@ class BlockInputs:
 
 
 class HybridBlock(nn.Module):
-    """`x ← x + attention(norm x) + g·conv(norm x)`, then `x ← x + mlp(norm x)`.
+    """A sum of parts, each of the normalised points: attention, message passing, coarse cycle, perceptron.
 
-    The gate g starts at zero in each channel: a block begins as pure attention and takes from the mesh what helps.
-    With the attention off, the gate is left out and the block is a message-passing block.
+    `x ← x + attention(norm x)`, then rounds of `x ← x + g·conv(norm x)`, `x ← x + g·coarse(norm x)`,
+    `x ← x + mlp(norm x)`.
+
+    The gates g start at zero in each channel: a block begins as pure attention and takes from the mesh what helps. With
+    the attention off there are no gates, and the block is a message-passing block.
 
     Args:
         channels: C.
         attention: the global part, or None to switch it off.
         edge_features: width of the edge features, or 0 to switch message passing off.
+        num_rounds: rounds of message passing.
+        coarse_features: width of the features of coarse edges.
+        coarse_rounds: rounds on the coarse graph, or 0 to leave it out.
         condition_features: width of the condition embedding, or 0.
         mlp_ratio: hidden width of the perceptron in units of C.
 
@@ -68,6 +77,9 @@ class HybridBlock(nn.Module):
         *,
         attention: FlareAttention | None,
         edge_features: int = 0,
+        num_rounds: int = 1,
+        coarse_features: int = 0,
+        coarse_rounds: int = 0,
         condition_features: int = 0,
         mlp_ratio: float = 2.0,
     ) -> None:
@@ -75,31 +87,46 @@ class HybridBlock(nn.Module):
         if attention is None and not edge_features:
             raise ConfigError("a block needs attention or message passing; both are switched off")
         self.attention = attention
-        self.norm = AdaptiveNorm(channels, condition_features)
-        self.conv = MeshConv(channels, edge_features) if edge_features else None
-        self.gate = nn.Parameter(torch.zeros(channels)) if attention is not None and edge_features else None
+        self.norm = AdaptiveNorm(channels, condition_features) if attention is not None else None
+        rounds = num_rounds if edge_features else 0
+        self.conv_norms = nn.ModuleList(AdaptiveNorm(channels, condition_features) for _ in range(rounds))
+        self.convs = nn.ModuleList(MeshConv(channels, edge_features) for _ in range(rounds))
+        self.coarse_norm = AdaptiveNorm(channels, condition_features) if coarse_rounds else None
+        self.coarse = CoarseCycle(channels, coarse_features, coarse_rounds) if coarse_rounds else None
+        parts = rounds + bool(coarse_rounds)
+        self.gates = nn.Parameter(torch.zeros(parts, channels)) if attention is not None and parts else None
         self.mlp_norm = AdaptiveNorm(channels, condition_features)
         hidden = int(mlp_ratio * channels)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels))
 
     def forward(self, x: Float[Tensor, "N C"], inputs: BlockInputs) -> Float[Tensor, "N C"]:
         """Apply the block to the packed points."""
-        h = self.norm(x, inputs.segments, inputs.condition)
-        if self.attention is not None:
-            anchors = {"anchors": inputs.anchors} if isinstance(self.attention, AnchoredFlare) else {}
-            x = x + self.attention(
-                h,
-                inputs.segments,
-                **anchors,
-                log_weights=inputs.log_weights,
-                tokens=inputs.tokens,
-                token_segments=inputs.token_segments,
-                rank=inputs.rank,
-                recompute=inputs.recompute,
-            )
-        if self.conv is not None:
+        segments, condition = inputs.segments, inputs.condition
+        if self.attention is not None and self.norm is not None:
+            x = x + self._attended(self.attention, self.norm(x, segments, condition), inputs)
+        for i, (norm, conv) in enumerate(zip(self.conv_norms, self.convs, strict=True)):
             if inputs.edge_index is None or inputs.edge_attr is None:
                 raise ValueError("message passing needs `edge_index` and `edge_attr` in the block's inputs")
-            received = self.conv(h, inputs.edge_index, inputs.edge_attr)
-            x = x + (received if self.gate is None else self.gate * received)
-        return x + applied(self.mlp, self.mlp_norm(x, inputs.segments, inputs.condition), inputs.recompute)
+            x = x + self._gated(conv(norm(x, segments, condition), inputs.edge_index, inputs.edge_attr), i)
+        if self.coarse is not None and self.coarse_norm is not None:
+            if inputs.coarse is None:
+                raise ValueError("a coarse cycle needs `coarse` in the block's inputs")
+            x = x + self._gated(self.coarse(self.coarse_norm(x, segments, condition), inputs.coarse), -1)
+        return x + applied(self.mlp, self.mlp_norm(x, segments, condition), inputs.recompute)
+
+    def _attended(self, attention: FlareAttention, h: Tensor, inputs: BlockInputs) -> Tensor:
+        anchors = {"anchors": inputs.anchors} if isinstance(attention, AnchoredFlare) else {}
+        y: Tensor = attention(
+            h,
+            inputs.segments,
+            **anchors,
+            log_weights=inputs.log_weights,
+            tokens=inputs.tokens,
+            token_segments=inputs.token_segments,
+            rank=inputs.rank,
+            recompute=inputs.recompute,
+        )
+        return y
+
+    def _gated(self, received: Tensor, part: int) -> Tensor:
+        return received if self.gates is None else self.gates[part] * received
