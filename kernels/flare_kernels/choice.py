@@ -10,7 +10,8 @@ from .validation import check_choice
 
 IMPLEMENTATIONS = ("auto", "triton", "sdpa", "reference")
 VARIABLE = "FLARE_KERNELS_IMPL"
-LARGEST_DIM = 256
+# In bytes of a row: what a tile of 64 latents in one block leaves room for in shared memory.
+LARGEST_ROW = 512
 _TRITON_IS_THERE = importlib.util.find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -49,6 +50,7 @@ def _obstacle(k: Tensor, value_dim: int) -> str | None:
         return f"needs a GPU, or its interpreter (TRITON_INTERPRET=1) for tests; `k` is on {k.device}"
     if k.dtype not in _DTYPES:
         return f"takes float32, bfloat16 and float16, got {k.dtype}"
-    if max(k.shape[-1], value_dim) > LARGEST_DIM:
-        return f"takes head dims up to {LARGEST_DIM}, got {max(k.shape[-1], value_dim)}"
+    largest = LARGEST_ROW // k.element_size()
+    if max(k.shape[-1], value_dim) > largest:
+        return f"takes head dims up to {largest} in {str(k.dtype)[6:]}, got {max(k.shape[-1], value_dim)}"
     return None

@@ -109,6 +109,28 @@ def load_latents(z, dz, delta, lse, k, latents, M, DV: tl.constexpr, BLOCK_DV: t
     return dlatent, delta_m, tl.load(lse + latents, mask=latents < M, other=float("inf"))[None, :]
 
 
+@triton.jit
+def query_parts(base, latents, dims, M, D: tl.constexpr, UPRIGHT: tl.constexpr):
+    """Where a tile of dq is, [latents, dims] or transposed, and which of it there is."""
+    if UPRIGHT:
+        places = base + latents[:, None] * D + dims[None, :]
+        live = (latents < M)[:, None] & (dims < D)[None, :]
+    else:
+        places = base + latents[None, :] * D + dims[:, None]
+        live = (latents < M)[None, :] & (dims < D)[:, None]
+    return places, live
+
+
+@triton.jit
+def query_grad(key, ds, before, UPRIGHT: tl.constexpr, PRECISION: tl.constexpr):
+    """`dSᵀ K`, or its transpose, added to what was before."""
+    if UPRIGHT:
+        grad = tl.dot(tl.trans(ds), key, before, input_precision=PRECISION)
+    else:
+        grad = tl.dot(tl.trans(key), ds, before, input_precision=PRECISION)
+    return grad
+
+
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
 def point_grad_kernel(
     q, k, v, dy, y, y_rest, z, dz, lse_latents, low_latents, lse_points, low_points, delta, log_weights,
@@ -138,11 +160,14 @@ def point_grad_kernel(
     part_dq += (chunk * H + head).to(tl.int64) * M * D
     offsets = tl.arange(0, BLOCK_M)
     dims = tl.arange(0, BLOCK_D)
+    # dq is kept transposed: then the product that was computed is its second factor, and the loaded one is turned.
+    # Not so where that makes it 64 or more high and less than 64 wide, which Triton 3.6 gets wrong on Hopper.
+    UPRIGHT: tl.constexpr = BLOCK_M < 64 and BLOCK_D >= 64
     if ONE_BLOCK:
         # A loop that the compiler sees to have one turn is no loop.
         end: tl.constexpr = BLOCK_M
         query = load_rows(q, offsets, stride_qm, M, True, D, BLOCK_D).to(k.dtype.element_ty)
-        dq = tl.zeros([BLOCK_D, BLOCK_M], tl.float32)
+        dq = tl.zeros([BLOCK_M, BLOCK_D] if UPRIGHT else [BLOCK_D, BLOCK_M], tl.float32)
     else:
         end = M
     low_m = None
@@ -217,8 +242,7 @@ def point_grad_kernel(
                 if not ONE_BLOCK:
                     # Asked for early: what a turn needs is on its way while the last one computes. Within one tile of
                     # points no block is visited twice, so that loading ahead never reads what is still to be written.
-                    parts = part_dq + latents[None, :] * D + dims[:, None]
-                    live = (latents < M)[None, :] & (dims < D)[:, None]
+                    parts, live = query_parts(part_dq, latents, dims, M, D, UPRIGHT)
                     before = tl.load(parts, mask=live & (first > 0), other=0.0)
                     query = load_rows(q, latents, stride_qm, M, not EVEN_M, D, BLOCK_D).to(k.dtype.element_ty)
                 if cost_encode is None and cost_decode is None:
@@ -243,8 +267,10 @@ def point_grad_kernel(
                 if ENCODE:
                     if not ONE_BLOCK:
                         dlatent, delta_m, lse_m = load_latents(z, dz, delta, lse_latents, k, latents, M, DV, BLOCK_DV)
-                        if low_latents is not None:
-                            low_m = tl.load(low_latents + latents, mask=latents < M, other=0.0)[None, :]
+                    # A name of its own: one that a loop changes must be a tensor before it too.
+                    low = low_m
+                    if not ONE_BLOCK and low_latents is not None:
+                        low = tl.load(low_latents + latents, mask=latents < M, other=0.0)[None, :]
                     if cost_encode is not None:
                         if SHARED_COST:
                             price_encode = price_decode
@@ -258,7 +284,7 @@ def point_grad_kernel(
                         )  # fmt: skip
                     if log_weights is not None:
                         t_encode += weight[:, None]
-                    p, ds_encode = encode_grad(t_encode, value, dlatent, lse_m, low_m, delta_m, PRECISION)
+                    p, ds_encode = encode_grad(t_encode, value, dlatent, lse_m, low, delta_m, PRECISION)
                     dvalue = tl.dot(p.to(value.dtype), dlatent, dvalue, input_precision=PRECISION)
                     if dweights is not None:
                         dweight += tl.sum(ds_encode, 1)
@@ -270,12 +296,10 @@ def point_grad_kernel(
                         ds = ds_encode
                 ds_cast = ds.to(key.dtype)
                 dkey = tl.dot(ds_cast, query, dkey, input_precision=PRECISION)
-                # Transposed, so that the product that was computed is the second factor and the loaded one is turned.
                 if ONE_BLOCK:
-                    dq = tl.dot(tl.trans(key), ds_cast, dq, input_precision=PRECISION)
+                    dq = query_grad(key, ds_cast, dq, UPRIGHT, PRECISION)
                 else:
-                    step = tl.dot(tl.trans(key), ds_cast, input_precision=PRECISION)
-                    tl.store(parts, before + step, mask=live)
+                    tl.store(parts, before + query_grad(key, ds_cast, None, UPRIGHT, PRECISION), mask=live)
             if not ONE_BLOCK:
                 tl.debug_barrier()
             store_rows(dk, rows, H * D, length, dkey * scale, D, BLOCK_D)
@@ -284,8 +308,8 @@ def point_grad_kernel(
                 if dweights is not None:
                     tl.store(dweights + rows * H, dweight, mask=rows < length)
     if ONE_BLOCK:
-        mask = (offsets < M)[None, :] & (dims < D)[:, None]
-        tl.store(part_dq + offsets[None, :] * D + dims[:, None], dq, mask=mask)
+        parts, live = query_parts(part_dq, offsets, dims, M, D, UPRIGHT)
+        tl.store(parts, dq, mask=live)
     elif length <= 0:
         for at in range(0, M * D, BLOCK_M):
             tl.store(part_dq + at + offsets, tl.zeros([BLOCK_M], tl.float32), mask=at + offsets < M * D)

@@ -49,16 +49,21 @@ def launch(
         return
     aligned = True
     types: list[torch.dtype | None] = []
+    addresses: list[int | None] = []
     for x in tensors:
         if x is None:
             types.append(None)
+            addresses.append(None)
         else:
+            address = x.data_ptr()
             types.append(x.dtype)
-            aligned &= x.data_ptr() % 16 == 0
+            addresses.append(address)
+            aligned &= address % 16 == 0
     key = (kernel, constants, strides, num_warps, num_stages, device, *types)
     known = _compiled.get(key) if aligned else None
     if known is not None:
-        known[grid](*tensors, *numbers, *strides, *constants)
+        # Addresses, not tensors: of a tensor Triton would ask the driver where each pointer points.
+        known[grid](*addresses, *numbers, *strides, *constants)
         return
     made = kernel[grid](
         *tensors, *numbers, *strides, *constants, num_warps=num_warps, num_stages=num_stages
