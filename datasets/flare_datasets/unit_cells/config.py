@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from flare_connect.errors import ConfigError
+from flare_datasets.config import SplitConfig, check_number, check_range
+from flare_datasets.meshing import element_width
 
 SHAPES = ("circle", "ellipse", "slot")
-SPLITS = ("train", "test", "shift", "val")
+SPLITS = ("train", "test", "shift", "val", "contact", "thin")
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitCellConfig:
+class UnitCellConfig(SplitConfig):
     r"""What to draw: periodic unit cells $[0, 1]^2$ with holes, under a macroscopic strain.
 
     Normalised units: the side of the cell is 1 and $E$ is 1 unless told, so lengths are in cell sides and stresses in
@@ -25,9 +26,15 @@ class UnitCellConfig:
         num_val: samples of the split "val", likewise; they choose the best epoch, so that "test" stays unseen.
         num_shift: samples of the split "shift": the same physics with `shift_holes` holes. The samples of a split do
             not change when another split grows.
+        num_contact: samples of the split "contact": holes in pairs that nearly touch; the solid between them is drawn
+            evenly in its logarithm, from what elements of the mesh still resolve (`contact_gap`) to the least
+            `close_gap`.
+        num_thin: samples of the split "thin": `thin_holes` holes so large that thin bridges, as wide as `close_gap`,
+            are all that is left between them; `porosity` does not hold here (it comes to 0.5 to 0.65).
         num_nodes: mesh vertices aimed at, met within 15 %; one number, or (least, most) to draw from evenly.
         num_holes: (least, most) holes of a cell in "train", "val" and "test".
         shift_holes: (least, most) holes of a cell in "shift".
+        thin_holes: (least, most) holes of a cell in "thin".
         porosity: (least, most) void fraction; the holes' areas add up to a value drawn from it.
         shapes: which of "circle", "ellipse", "slot" to draw from.
         max_aspect: longest ellipse or slot, length over width.
@@ -49,6 +56,9 @@ class UnitCellConfig:
     mesh sizes; `porosity` up to 0.4 with up to 12 holes; `min_gap` 0.01 or more at 1,000 nodes.
     """
 
+    splits = SPLITS
+    added = frozenset({"num_contact", "num_thin", "thin_holes"})
+
     num_train: int = 1_000
     num_test: int = 200
     num_val: int = 100
@@ -67,76 +77,47 @@ class UnitCellConfig:
     poisson_ratio: float = 0.3
     strain_amplitude: float = 0.01
     seed: int = 0
+    num_contact: int = 0
+    num_thin: int = 0
+    thin_holes: tuple[int, int] = (8, 14)
 
     def __post_init__(self) -> None:
-        for name in ("num_nodes", "num_holes", "shift_holes", "porosity", "shapes", "close_gap"):
-            value = getattr(self, name)
-            if isinstance(value, list):  # from JSON or YAML
-                object.__setattr__(self, name, tuple(value))
-        self._check_counts()
+        super().__post_init__()
         self._check_geometry()
         self._check_physics()
 
     @property
-    def num_samples(self) -> int:
-        """Samples of all splits together."""
-        return sum(self.counts)
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Samples of each split, in the order of `SPLITS` and of the file."""
-        return (self.num_train, self.num_test, self.num_shift, self.num_val)
-
-    @property
-    def node_range(self) -> tuple[int, int]:
-        """(least, most) mesh vertices aimed at."""
-        return (self.num_nodes, self.num_nodes) if isinstance(self.num_nodes, int) else self.num_nodes
-
-    def split_of(self, index: int) -> tuple[str, int]:
-        """The split of sample `index`, and its place in that split.
-
-        Raises:
-            ConfigError: there is no such sample.
-        """
-        place = index
-        for split, count in zip(SPLITS, self.counts, strict=True):
-            if 0 <= place < count:
-                return split, place
-            place -= count
-        raise ConfigError(f"`index` must be in 0..{self.num_samples - 1}, got {index}")
+    def contact_gap(self) -> tuple[float, float]:
+        """(least, most) solid between two holes of a pair in "contact": two or three elements are the least."""
+        most = self.close_gap[0]
+        return min(max(0.25 * element_width(self.node_range[0]), 1.5e-3), most), most
 
     def holes_of(self, split: str) -> tuple[int, int]:
         """(least, most) holes of a cell of `split`."""
-        return self.shift_holes if split == "shift" else self.num_holes
-
-    def parameters(self) -> dict[str, Any]:
-        """Every setting as plain JSON values, as kept in the data file."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    def _check_counts(self) -> None:
-        for name in ("num_train", "num_test", "num_shift", "num_val", "seed"):
-            _check_integer(name, getattr(self, name), 0)
-        if self.num_samples == 0:
-            raise ConfigError(
-                "`num_train`, `num_test`, `num_shift` and `num_val` are all 0: ask for one sample or more"
-            )
-        if isinstance(self.num_nodes, tuple):
-            _check_range("num_nodes", self.num_nodes, 200, 200_000, integer=True)
-        else:
-            _check_integer("num_nodes", self.num_nodes, 200, 200_000)
-        _check_range("num_holes", self.num_holes, 1, 64, integer=True)
-        _check_range("shift_holes", self.shift_holes, 1, 64, integer=True)
+        least, most = {"shift": self.shift_holes, "thin": self.thin_holes}.get(split, self.num_holes)
+        return (max(2, least), most) if split == "contact" else (least, most)
 
     def _check_geometry(self) -> None:
-        _check_range("porosity", self.porosity, 0.005, 0.5)
+        check_range("num_holes", self.num_holes, 1, 64, integer=True)
+        check_range("shift_holes", self.shift_holes, 1, 64, integer=True)
+        check_range("thin_holes", self.thin_holes, 4, 36, integer=True)
+        if self.num_contact and self.num_holes[1] < 2:
+            raise ConfigError(f"`num_holes` {self.num_holes} allows no pair for `num_contact`: allow 2 holes or more")
+        check_range("porosity", self.porosity, 0.005, 0.5)
         if not self.shapes or len(set(self.shapes)) != len(self.shapes) or not set(self.shapes) <= set(SHAPES):
             raise ConfigError(f"`shapes` must be some of {SHAPES}, each once, got {self.shapes!r}")
-        _check_number("max_aspect", self.max_aspect, 1.2, 6.0)
-        _check_number("min_gap", self.min_gap, 0.004, 0.2)
-        _check_number("close_pair_probability", self.close_pair_probability, 0.0, 1.0)
-        _check_number("crossing_probability", self.crossing_probability, 0.0, 1.0)
-        _check_range("close_gap", self.close_gap, self.min_gap, 0.2, low_name="`min_gap`")
-        used = [self.num_holes] if self.num_train + self.num_test + self.num_val else []
+        check_number("max_aspect", self.max_aspect, 1.2, 6.0)
+        check_number("min_gap", self.min_gap, 0.004, 0.2)
+        check_number("close_pair_probability", self.close_pair_probability, 0.0, 1.0)
+        check_number("crossing_probability", self.crossing_probability, 0.0, 1.0)
+        check_range("close_gap", self.close_gap, self.min_gap, 0.2, low_name="`min_gap`")
+        per_side = math.ceil(math.sqrt(self.thin_holes[1]))
+        if self.num_thin and self.close_gap[1] > 0.25 / per_side:
+            raise ConfigError(
+                f"{self.thin_holes[1]} holes (`thin_holes`) with bridges of `close_gap` {self.close_gap} between them "
+                f"are hardly holes: lower their number, or `close_gap` to {0.25 / per_side:.3f}"
+            )
+        used = [self.num_holes] if self.num_train + self.num_test + self.num_val + self.num_contact else []
         used += [self.shift_holes] if self.num_shift else []
         for low, high in used:
             for num_holes in range(low, high + 1):
@@ -153,35 +134,7 @@ class UnitCellConfig:
             )
 
     def _check_physics(self) -> None:
-        _check_number("youngs_modulus", self.youngs_modulus, 1e-30, 1e30)
-        _check_number("strain_amplitude", self.strain_amplitude, 1e-12, 1.0)
+        check_number("youngs_modulus", self.youngs_modulus, 1e-30, 1e30)
+        check_number("strain_amplitude", self.strain_amplitude, 1e-12, 1.0)
         # Plane strain locks at 1/2; P2 elements stay accurate up to about 0.49.
-        _check_number("poisson_ratio", self.poisson_ratio, -0.9, 0.49)
-
-
-def _check_integer(name: str, value: Any, low: int, high: int | None = None) -> None:
-    bound = f"of {low} or more" if high is None else f"in {low}..{high}"
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
-        raise ConfigError(f"`{name}` must be a whole number {bound}, got {value!r}")
-
-
-def _check_number(name: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # NaN fails too
-        raise ConfigError(f"`{name}` must be a number in [{low:g}, {high:g}], got {value!r}")
-
-
-def _check_range(
-    name: str, value: Any, low: float, high: float, *, integer: bool = False, low_name: str | None = None
-) -> None:
-    kinds = int if integer else int | float
-    right = (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(isinstance(v, kinds) and not isinstance(v, bool) for v in value)
-        and low <= value[0] <= value[1] <= high
-    )
-    if not right:
-        of = f" ({low_name})" if low_name else ""
-        raise ConfigError(
-            f"`{name}` must be (least, most) with {low:g}{of} <= least <= most <= {high:g}, got {value!r}"
-        )
+        check_number("poisson_ratio", self.poisson_ratio, -0.9, 0.49)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flare_connect.errors import ConfigError
-from flare_datasets.unit_cells.material import plane_strain_stiffness, von_mises
+from flare_datasets.elements import average_at_vertices, factorise, gradient_at_corners, import_skfem
+from flare_datasets.plane_strain import corner_stress, plane_strain_stiffness, stiffness_matrix, von_mises
 from flare_datasets.unit_cells.torus import torus_classes
 
 Array = NDArray[np.float64]
@@ -85,7 +86,7 @@ class PeriodicElasticity:
         youngs_modulus: float = 1.0,
         poisson_ratio: float = 0.3,
     ) -> None:
-        skfem = _skfem()
+        skfem = import_skfem()
         self._pos = np.asarray(pos, dtype=np.float64)
         pairs = np.asarray(periodic_pairs, dtype=np.int64)
         self.stiffness_tensor = plane_strain_stiffness(youngs_modulus, poisson_ratio)
@@ -147,31 +148,13 @@ class PeriodicElasticity:
         ).tocsr()
 
     def _assemble(self) -> Any:
-        skfem = _skfem()
-        from skfem.helpers import ddot, sym_grad
-
-        c = self.stiffness_tensor
-        mu, lame = c[2, 2], c[0, 1]
-
-        @skfem.BilinearForm  # type: ignore[untyped-decorator,unused-ignore]
-        def energy(u: Any, v: Any, _: Any) -> Any:
-            eu, ev = sym_grad(u), sym_grad(v)
-            return 2.0 * mu * ddot(eu, ev) + lame * (eu[0, 0] + eu[1, 1]) * (ev[0, 0] + ev[1, 1])
-
-        return energy.assemble(self.basis).tocsr()
+        return stiffness_matrix(self.basis, self.stiffness_tensor)
 
     def _factorise(self) -> Any:
-        from scipy.sparse.linalg import splu
-
         reduced = (self._reduce.T @ self._stiffness @ self._reduce).tocsc()
         # On the torus a rigid rotation is no longer free: two translations are, and one pinned node takes them.
         self._free = np.setdiff1d(np.arange(reduced.shape[0]), self._pinned())
-        return splu(
-            reduced[np.ix_(self._free, self._free)].tocsc(),
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )
+        return factorise(reduced[np.ix_(self._free, self._free)])
 
     def _pinned(self) -> Ids:
         return self._reduce[self.basis.nodal_dofs[:, 0]].indices
@@ -191,7 +174,7 @@ class PeriodicElasticity:
 
     def load(self, body_force: Callable[[Array], Array]) -> Array:
         """Load vector `[dofs]` of a force per area; see `solve` for `body_force`."""
-        skfem = _skfem()
+        skfem = import_skfem()
         basis = skfem.Basis(self.basis.mesh, self.basis.elem, intorder=6)
 
         @skfem.LinearForm  # type: ignore[untyped-decorator,unused-ignore]
@@ -216,18 +199,11 @@ class PeriodicElasticity:
         return 0.5 * (stiffness + stiffness.T)
 
     def _nodal_stress(self, macro: Array, coefficients: Array) -> Array:
-        skfem = _skfem()
-        corners = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-        at_corners = skfem.Basis(self.basis.mesh, self.basis.elem, quadrature=(corners, np.full(3, 1.0 / 6.0)))
-        gradient = np.asarray(at_corners.interpolate(coefficients).grad) + macro[:, :, None, None]
-        strain = np.stack([gradient[0, 0], gradient[1, 1], gradient[0, 1] + gradient[1, 0]])
-        stress = np.einsum("ij,jek->iek", self.stiffness_tensor, strain)  # [3, E, 3 corners]
-        weight = np.repeat(at_corners.dx.sum(axis=1)[:, None], 3, axis=1)  # area of each triangle
+        fluctuation, area = gradient_at_corners(self.basis, coefficients)
+        gradient = fluctuation + macro[:, :, None, None]
         vertex = self._vertex_class[self.basis.mesh.t.T]
-        count = len(self._pos)
-        total = np.bincount(vertex.ravel(), weight.ravel(), count)
-        sums = [np.bincount(vertex.ravel(), (weight * part).ravel(), count) for part in stress]
-        return (np.stack(sums, axis=1)[self._vertex_class]) / total[self._vertex_class][:, None]
+        stress = corner_stress(self.stiffness_tensor, gradient)
+        return average_at_vertices(stress, area, vertex, len(self._pos))[self._vertex_class]
 
 
 _UNIT_STRAINS = (
@@ -235,11 +211,3 @@ _UNIT_STRAINS = (
     np.array([[0.0, 0.0], [0.0, 1.0]]),
     np.array([[0.0, 0.5], [0.5, 0.0]]),
 )
-
-
-def _skfem() -> Any:
-    try:
-        import skfem
-    except ImportError as error:
-        raise ImportError("unit cells are solved with scikit-fem: pip install 'flare-connect[generate]'") from error
-    return skfem

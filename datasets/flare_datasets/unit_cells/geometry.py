@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -117,13 +117,21 @@ def draw_holes(config: UnitCellConfig, rng: np.random.Generator, num_holes: tupl
     crossing = bool(rng.random() < config.crossing_probability)
     close = bool(rng.random() < config.close_pair_probability) and count > 1
     for _ in range(_NUM_LAYOUTS):
-        holes = _place(config, rng, _draw_shapes(config, rng, count), crossing, close)
+        shapes = draw_shapes(config, rng, count)
+        holes = place(
+            rng,
+            shapes,
+            crossing=crossing,
+            min_gap=config.min_gap,
+            paired={1} if close else set(),
+            draw_gap=lambda: float(rng.uniform(*config.close_gap)),
+        )
         if holes is not None:
             return holes
     return _lattice(config, count, crossing)
 
 
-def _draw_shapes(config: UnitCellConfig, rng: np.random.Generator, count: int) -> list[Hole]:
+def draw_shapes(config: UnitCellConfig, rng: np.random.Generator, count: int) -> list[Hole]:
     """Holes at the origin whose areas add up to the porosity drawn, largest first: the small ones fit in between."""
     share = np.sort(rng.uniform(0.5, 1.5, count))[::-1]
     areas = share / share.sum() * rng.uniform(*config.porosity)
@@ -140,12 +148,28 @@ def _draw_shapes(config: UnitCellConfig, rng: np.random.Generator, count: int) -
     return holes
 
 
-def _place(
-    config: UnitCellConfig, rng: np.random.Generator, shapes: Sequence[Hole], crossing: bool, close: bool
+def place(
+    rng: np.random.Generator,
+    shapes: Sequence[Hole],
+    *,
+    crossing: bool,
+    min_gap: float,
+    paired: Set[int],
+    draw_gap: Callable[[], float],
 ) -> list[Hole] | None:
+    """`shapes`, largest first, in random places, `min_gap` or more apart; None where one found no place in 60 tries.
+
+    Args:
+        rng: source of the places.
+        shapes: holes to move.
+        crossing: whether the first hole crosses a side; else every hole lies inside.
+        min_gap: least solid between two holes, in cell sides.
+        paired: numbers of the holes that are put beside the hole before them.
+        draw_gap: solid left to that hole, in cell sides.
+    """
     if any(2.0 * hole.a > _MAX_LENGTH for hole in shapes):
         return None
-    spacing = 0.25 * config.min_gap
+    spacing = 0.25 * min_gap
     placed: list[Hole] = []
     for number, shape in enumerate(shapes):
         for _ in range(_NUM_TRIES):
@@ -153,9 +177,9 @@ def _place(
             if crossing and number == 0:  # centred near a side, so that it crosses
                 hole = replace(hole, x=float(rng.uniform(-0.5, 0.5) * hole.b) % 1.0)
                 hole = replace(hole, x=hole.y, y=hole.x) if rng.random() < 0.5 else hole
-            if close and number == 1:
-                hole = _beside(placed[0], hole, float(rng.uniform(*config.close_gap)), spacing, rng)
-            if _fits(config, hole, placed, crossing, spacing):
+            if number in paired:
+                hole = _beside(placed[number - 1], hole, draw_gap(), spacing, rng)
+            if clears_sides(hole, crossing, spacing) and keeps_gap(hole, placed, min_gap, spacing):
                 placed.append(hole)
                 break
         else:
@@ -175,16 +199,8 @@ def _beside(first: Hole, hole: Hole, target: float, spacing: float, rng: np.rand
     return replace(hole, x=(first.x + far * direction[0]) % 1.0, y=(first.y + far * direction[1]) % 1.0)
 
 
-def _fits(config: UnitCellConfig, hole: Hole, placed: Sequence[Hole], crossing: bool, spacing: float) -> bool:
-    near = []
-    for other in placed:  # inscribed and circumscribed circles decide most cases, cheaply
-        apart = np.array([hole.x - other.x, hole.y - other.y])
-        centres = float(np.hypot(*(apart - np.round(apart))))
-        if centres < hole.b + other.b + config.min_gap:
-            return False
-        # Beyond 0.4 a second image may be as near.
-        if hole.a + other.a > 0.4 or centres < hole.a + other.a + config.min_gap:
-            near.append(other)
+def clears_sides(hole: Hole, crossing: bool, spacing: float) -> bool:
+    """Whether the sides of the cell leave no sliver beside the hole; it lies inside them unless `crossing`."""
     outline = hole.outline(spacing)
     low, high = outline.min(axis=0), outline.max(axis=0)
     if not crossing and (low.min() < SIDE_CLEARANCE or high.max() > 1.0 - SIDE_CLEARANCE):
@@ -193,12 +209,24 @@ def _fits(config: UnitCellConfig, hole: Hole, placed: Sequence[Hole], crossing: 
     marks = np.concatenate([low, high, joints(hole).ravel()])
     if np.abs(marks - np.round(marks)).min() < SIDE_CLEARANCE:
         return False
-    if abs(float(hole.periodic_distance(np.zeros((1, 2)))[0])) < SIDE_CLEARANCE:
+    return abs(float(hole.periodic_distance(np.zeros((1, 2)))[0])) >= SIDE_CLEARANCE
+
+
+def keeps_gap(hole: Hole, placed: Sequence[Hole], min_gap: float, spacing: float) -> bool:
+    """Whether `hole` leaves `min_gap` of solid to each of `placed`, none of which lies inside it, and to its images."""
+    near = []
+    for other in placed:  # inscribed and circumscribed circles decide most cases, cheaply
+        apart = np.array([hole.x - other.x, hole.y - other.y])
+        centres = float(np.hypot(*(apart - np.round(apart))))
+        if centres < hole.b + other.b + min_gap:
+            return False
+        # Beyond 0.4 a second image may be as near.
+        if hole.a + other.a > 0.4 or centres < hole.a + other.a + min_gap:
+            near.append(other)
+    if 2.0 * hole.a + min_gap > 1.0 and self_gap(hole, spacing) < min_gap:
         return False
-    if 2.0 * hole.a + config.min_gap > 1.0 and self_gap(hole, spacing) < config.min_gap:
-        return False
-    # Its outline is enough: holes placed before are no smaller, so none lies inside it.
-    return all(float(other.periodic_distance(outline).min()) >= config.min_gap for other in near)
+    outline = hole.outline(spacing)
+    return all(float(other.periodic_distance(outline).min()) >= min_gap for other in near)
 
 
 def joints(hole: Hole) -> Array:

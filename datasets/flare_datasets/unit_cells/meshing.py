@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flare_connect.errors import MeshError
+from flare_datasets.meshing import (
+    ON_SIDE,
+    Array,
+    EdgeLength,
+    Ids,
+    curves_on_sides,
+    grid_points,
+    mesh_to_count,
+    nodes_of,
+    read_triangles,
+    start_gmsh,
+    turn_counterclockwise,
+)
 from flare_datasets.unit_cells.geometry import Hole
-
-Array = NDArray[np.float64]
-Ids = NDArray[np.int64]
-
-_GRID = 160  # cells a side of the grid that carries the wanted edge length
-_ON_SIDE = 1e-6  # OCC widens its bounding boxes by 1e-7
-_COUNT_TOLERANCE = 0.07
-_NUM_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -50,22 +54,12 @@ def mesh_cell(holes: Sequence[Hole], num_nodes: int) -> CellMesh:
         MeshError: gmsh made no usable mesh: opposite sides differ, the count is missed, or the solid is in pieces.
         ImportError: gmsh is not installed.
     """
-    gmsh = _start_gmsh()
+    gmsh = start_gmsh()
     gmsh.clear()
     gmsh.model.add("cell")
     try:
         side_curves, hole_curves = _build(gmsh, holes)
-        sizing = _Sizing(holes, num_nodes)
-        for _ in range(_NUM_PASSES):
-            _generate(gmsh, sizing)
-            mesh = _read(gmsh, side_curves, hole_curves)
-            error = len(mesh.pos) / num_nodes - 1.0
-            if abs(error) < _COUNT_TOLERANCE:
-                break
-            sizing.correct(len(mesh.pos))
-        else:
-            if abs(error) > 0.15:
-                raise MeshError(f"gmsh made {len(mesh.pos)} nodes where {num_nodes} were asked for")
+        mesh = mesh_to_count(gmsh, edge_length(holes, num_nodes), lambda: _read(gmsh, side_curves, hole_curves))
     finally:
         gmsh.clear()
     if num_components(mesh) != 1:
@@ -85,73 +79,24 @@ def num_components(mesh: CellMesh) -> int:
     return int(connected_components(graph, directed=False)[0])
 
 
-class _Sizing:
-    """Wanted edge length on a grid: min(scale * shape, limit), `scale` set so that the mesh has the nodes asked for."""
-
-    def __init__(self, holes: Sequence[Hole], num_nodes: int) -> None:
-        axis = np.linspace(0.0, 1.0, _GRID + 1)
-        grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-        # Two nearest holes of each point; their distances add up to the solid between them, also a little way inside.
-        first, second = np.full(len(grid), np.inf), np.full(len(grid), np.inf)
-        limit = np.full(len(grid), np.inf)
-        for hole in holes:
-            distance = hole.periodic_distance(grid)
-            second = np.minimum(second, np.maximum(first, distance))
-            first = np.minimum(first, distance)
-            limit = np.minimum(limit, 0.6 * hole.min_radius + 0.3 * np.maximum(distance, 0.0))
-        self._limit = np.maximum(np.minimum(limit, (first + second) / 3.0), 5e-4)
-        self._shape = np.clip(0.5 + 5.0 * first, 0.5, 1.0)
-        self._solid = first > 0.0
-        self._perimeter = 4.0 + sum(2.0 * math.pi * math.sqrt(0.5 * (h.a**2 + h.b**2)) for h in holes)
-        self._wanted = num_nodes
-        self._aim = float(num_nodes)
-        self._fit()
-
-    def edge_length(self) -> Array:
-        """Wanted edge length `[(grid + 1) ** 2]`, x slowest."""
-        return np.minimum(self._scale * self._shape, self._relax * self._limit)
-
-    def correct(self, made: int) -> None:
-        """Aim higher or lower, after a mesh of `made` nodes."""
-        self._aim *= self._wanted / made
-        self._fit()
-
-    def _expected(self, scale: float, relax: float) -> float:
-        length = np.minimum(scale * self._shape, relax * self._limit)[self._solid]
-        density = np.mean(1.0 / length**2) * self._solid.mean()
-        # Equilateral triangles, two a vertex; a vertex on the boundary has half a neighbourhood only.
-        return float(2.0 / math.sqrt(3.0) * density + 0.5 * self._perimeter * np.sqrt(density))
-
-    def _fit(self) -> None:
-        self._relax = 1.0
-        while self._expected(1.0, self._relax) > 0.7 * self._aim:  # the limits alone ask for too many nodes
-            self._relax *= 1.1
-        low, high = 1e-4, 1.0
-        for _ in range(40):
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if self._expected(middle, self._relax) > self._aim else (low, middle)
-        self._scale = high
-
-
-def _start_gmsh():  # type: ignore[no-untyped-def]  # gmsh has no types
-    try:
-        import gmsh
-    except ImportError as error:
-        raise ImportError("unit cells are meshed with gmsh: pip install 'flare-connect[generate]'") from error
-    if not gmsh.isInitialized():
-        gmsh.initialize(interruptible=False)  # leave Ctrl-C to Python
-    for option, value in {
-        "General.Terminal": 0,
-        "General.NumThreads": 1,  # more threads are not repeatable
-        "Mesh.MeshSizeExtendFromBoundary": 0,
-        "Mesh.MeshSizeFromPoints": 0,
-        "Mesh.MeshSizeFromCurvature": 0,
-        "Mesh.Algorithm": 6,
-        "Mesh.LcIntegrationPrecision": 1e-4,  # the default asks for the size 60,000 times along the curves of one cell
-        "Mesh.RandomSeed": 1,
-    }.items():
-        gmsh.option.setNumber(option, value)
-    return gmsh
+def edge_length(holes: Sequence[Hole], num_nodes: int) -> EdgeLength:
+    """Wanted edge length, see `mesh_cell`."""
+    grid = grid_points()
+    # Two nearest holes of each point; their distances add up to the solid between them, also a little way inside.
+    first, second = np.full(len(grid), np.inf), np.full(len(grid), np.inf)
+    limit = np.full(len(grid), np.inf)
+    for hole in holes:
+        distance = hole.periodic_distance(grid)
+        second = np.minimum(second, np.maximum(first, distance))
+        first = np.minimum(first, distance)
+        limit = np.minimum(limit, 0.6 * hole.min_radius + 0.3 * np.maximum(distance, 0.0))
+    return EdgeLength(
+        shape=np.clip(0.5 + 5.0 * first, 0.5, 1.0),
+        limit=np.maximum(np.minimum(limit, (first + second) / 3.0), 5e-4),
+        solid=first > 0.0,
+        perimeter=4.0 + sum(2.0 * math.pi * math.sqrt(0.5 * (h.a**2 + h.b**2)) for h in holes),
+        num_nodes=num_nodes,
+    )
 
 
 def _build(gmsh, holes: Sequence[Hole]) -> tuple[list[int], list[int]]:  # type: ignore[no-untyped-def]
@@ -168,7 +113,7 @@ def _build(gmsh, holes: Sequence[Hole]) -> tuple[list[int], list[int]]:  # type:
     occ.synchronize()
 
     boxes = {tag: np.array(gmsh.model.getBoundingBox(1, tag))[[0, 1, 3, 4]] for _, tag in gmsh.model.getEntities(1)}
-    on = {tag: [_flat(box, axis, at) for axis in (0, 1) for at in (0.0, 1.0)] for tag, box in boxes.items()}
+    on = curves_on_sides(gmsh)
     for axis in (0, 1):
         low = [tag for tag in boxes if on[tag][2 * axis]]
         high = [tag for tag in boxes if on[tag][2 * axis + 1]]
@@ -176,7 +121,7 @@ def _build(gmsh, holes: Sequence[Hole]) -> tuple[list[int], list[int]]:  # type:
         low.sort(key=lambda tag: boxes[tag][key])
         high.sort(key=lambda tag: boxes[tag][key])
         spans = [np.array([boxes[tag][[key, key + 2]] for tag in tags]).reshape(-1, 2) for tags in (low, high)]
-        if len(low) != len(high) or not np.allclose(spans[0], spans[1], rtol=0.0, atol=_ON_SIDE):
+        if len(low) != len(high) or not np.allclose(spans[0], spans[1], rtol=0.0, atol=ON_SIDE):
             raise MeshError(f"opposite sides of the cell are cut differently: {len(low)} and {len(high)} curves")
         shift = np.eye(4)
         shift[axis, 3] = 1.0
@@ -184,10 +129,6 @@ def _build(gmsh, holes: Sequence[Hole]) -> tuple[list[int], list[int]]:  # type:
             gmsh.model.mesh.setPeriodic(1, high, low, shift.ravel().tolist())
     sides = [tag for tag in boxes if any(on[tag])]
     return sides, [tag for tag in boxes if not any(on[tag])]
-
-
-def _flat(box: Array, axis: int, at: float) -> bool:
-    return bool(abs(box[axis] - at) < _ON_SIDE and abs(box[axis + 2] - at) < _ON_SIDE)
 
 
 def _images(hole: Hole) -> list[tuple[int, int]]:
@@ -222,60 +163,18 @@ def _add_hole(occ, hole: Hole, dx: int, dy: int) -> int:  # type: ignore[no-unty
     return tag
 
 
-def _generate(gmsh, sizing: _Sizing) -> None:  # type: ignore[no-untyped-def]
-    gmsh.model.mesh.clear()
-    size = sizing.edge_length().reshape(_GRID + 1, _GRID + 1)
-    table = size.tolist()
-
-    def edge_length(dim: int, tag: int, x: float, y: float, z: float, default: float) -> float:
-        """Bilinear in the grid; plain floats, as it is called once or more a node."""
-        u = min(max(x, 0.0), 1.0) * _GRID
-        v = min(max(y, 0.0), 1.0) * _GRID
-        i, j = min(int(u), _GRID - 1), min(int(v), _GRID - 1)
-        u, v = u - i, v - j
-        low, high = table[i], table[i + 1]
-        return (1 - u) * ((1 - v) * low[j] + v * low[j + 1]) + u * ((1 - v) * high[j] + v * high[j + 1])
-
-    gmsh.model.mesh.setSizeCallback(edge_length)
-    try:
-        gmsh.model.mesh.generate(2)
-    finally:
-        gmsh.model.mesh.removeSizeCallback()
-
-
 def _read(gmsh, side_curves: list[int], hole_curves: list[int]) -> CellMesh:  # type: ignore[no-untyped-def]
-    tags, coordinates, _ = gmsh.model.mesh.getNodes()
-    _, corners = gmsh.model.mesh.getElementsByType(2)
-    if len(corners) == 0:
-        raise MeshError("gmsh made no triangles")
-    tags, corners = np.asarray(tags, dtype=np.int64), np.asarray(corners, dtype=np.int64)
-    used = np.zeros(int(tags.max()) + 1, dtype=bool)
-    used[corners] = True
-    keep = used[tags]
-    number = np.full(len(used), -1, dtype=np.int64)
-    number[tags[keep]] = np.arange(int(keep.sum()))
-    pos = np.asarray(coordinates, dtype=np.float64).reshape(-1, 3)[keep, :2].copy()
-
-    def nodes_of(curves: list[int]) -> Ids:
-        parts = [gmsh.model.mesh.getNodes(1, curve, includeBoundary=True)[0] for curve in curves]
-        found = np.unique(np.concatenate(parts)).astype(np.int64) if parts else np.empty(0, dtype=np.int64)
-        return np.sort(number[found])
-
-    sides, holes = nodes_of(side_curves), nodes_of(hole_curves)
+    pos, triangles, number = read_triangles(gmsh)
+    sides, holes = nodes_of(gmsh, side_curves, number), nodes_of(gmsh, hole_curves, number)
     periodic_pairs = _match_sides(pos, sides)
-    triangles = number[corners].reshape(-1, 3)
-    edge_a, edge_b = pos[triangles[:, 1]] - pos[triangles[:, 0]], pos[triangles[:, 2]] - pos[triangles[:, 0]]
-    area = edge_a[:, 0] * edge_b[:, 1] - edge_a[:, 1] * edge_b[:, 0]
-    triangles[area < 0.0] = triangles[area < 0.0][:, ::-1]
-    if np.abs(area).min() < 1e-12:
-        raise MeshError(f"gmsh made a triangle of area {np.abs(area).min() / 2:.1e}")
+    turn_counterclockwise(pos, triangles)
     return CellMesh(pos, triangles, periodic_pairs, holes, sides)
 
 
 def _match_sides(pos: Array, sides: Ids) -> Ids:
     """Snap the nodes of the sides onto them, in place, and pair opposite ones `[2, P]`."""
     on_side = pos[sides]
-    near = np.abs(on_side - np.round(on_side)) < _ON_SIDE
+    near = np.abs(on_side - np.round(on_side)) < ON_SIDE
     pos[sides] = np.where(near, np.round(on_side), on_side)
     pairs = []
     for axis in (0, 1):

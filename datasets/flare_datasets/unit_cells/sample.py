@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flare_connect.errors import ConfigError, MeshError
-from flare_datasets.unit_cells.config import SPLITS, UnitCellConfig
+from flare_datasets.generation import as_mesh
+from flare_datasets.unit_cells.config import UnitCellConfig
 from flare_datasets.unit_cells.elasticity import solve
-from flare_datasets.unit_cells.geometry import draw_holes
+from flare_datasets.unit_cells.layouts import draw_layout
 from flare_datasets.unit_cells.meshing import mesh_cell
+from flare_datasets.workers import Drawn, draw_with_retries
 
 if TYPE_CHECKING:  # torch takes seconds and half a gigabyte to load, in every worker, which have no use for it
     from flare_connect.mesh import Mesh
-
-MAX_ATTEMPTS = 5
 
 UNITS = {
     "pos": "cell side",
@@ -48,36 +47,18 @@ def generate_sample(config: UnitCellConfig, index: int) -> Mesh:
         MeshError: five draws in a row could not be meshed and solved; the message gives each cause.
         ImportError: gmsh or scikit-fem is not installed.
     """
-    return as_mesh(draw_sample(config, index)[0])
+    return as_mesh(draw_sample(config, index)[0], UNITS)
 
 
-def as_mesh(arrays: dict[str, Any]) -> Mesh:
-    """The mesh of the arrays that `draw_sample` gave."""
-    from flare_connect.mesh import Mesh
-
-    return Mesh.from_arrays(**arrays, units=UNITS)
-
-
-def draw_sample(config: UnitCellConfig, index: int) -> tuple[dict[str, Any], list[str]]:
+def draw_sample(config: UnitCellConfig, index: int) -> Drawn:
     """The sample as numpy arrays, by argument of `Mesh.from_arrays`; and why earlier draws of it were given up."""
-    config.split_of(index)
-    given_up: list[str] = []
-    for attempt in range(MAX_ATTEMPTS):
-        try:
-            return _attempt(config, index, attempt), given_up
-        except (ImportError, ConfigError):
-            raise  # another draw would not help
-        except Exception as error:  # gmsh raises plain Exception
-            given_up.append(f"{type(error).__name__}: {error}")
-    causes = "; ".join(given_up)
-    raise MeshError(f"sample {index} could not be made in {MAX_ATTEMPTS} draws (seed {config.seed}): {causes}")
+    return draw_with_retries(_attempt, config, index)
 
 
 def _attempt(config: UnitCellConfig, index: int, attempt: int) -> dict[str, Any]:
-    split, place = config.split_of(index)
-    # Numbered within its split: more training samples leave the test samples as they are.
-    rng = np.random.default_rng(np.random.SeedSequence([config.seed, SPLITS.index(split), place, attempt]))
-    holes = draw_holes(config, rng, config.holes_of(split))
+    split, _ = config.split_of(index)
+    rng = np.random.default_rng(np.random.SeedSequence(config.seed_of(index, attempt)))
+    holes = draw_layout(config, rng, split)
     num_nodes = int(rng.integers(config.node_range[0], config.node_range[1] + 1))
     # Even on the sphere of the strains' Frobenius norm, in which exy counts twice.
     direction = rng.standard_normal(3)

@@ -22,18 +22,18 @@ from .tiles import (
 )
 
 
-@triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
+@triton.jit(do_not_specialize=["width", "chunks_per_segment", "chunk_size", "M"])
 def latent_grad_kernel(
     q, k, dy, lse, lse_low, cost, slope, head_scale, table, part_dz,
-    width, chunks_per_segment, M, scale2,
+    width, chunks_per_segment, chunk_size, M, scale2,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_yn, stride_yh, stride_cn, stride_cm, stride_cs,
-    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
+    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     EVEN_M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`dZ = Pdᵀ dY` of one chunk, one head, one block of latents."""
     head, chunk, latents = block_program(M, H, BLOCK_M)
-    segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, CHUNK)
+    segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, chunk_size)
     q += segment.to(tl.int64) * stride_qb + head * stride_qh
     query = load_rows(q, latents, stride_qm, M, True, D, BLOCK_D).to(k.dtype.element_ty)
     k += start * stride_kn + head * stride_kh
@@ -131,15 +131,15 @@ def query_grad(key, ds, before, UPRIGHT: tl.constexpr, PRECISION: tl.constexpr):
     return grad
 
 
-@triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
+@triton.jit(do_not_specialize=["width", "chunks_per_segment", "chunk_size", "M"])
 def point_grad_kernel(
     q, k, v, dy, y, y_rest, z, dz, lse_latents, low_latents, lse_points, low_points, delta, log_weights,
     cost_encode, slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table,
     dk, dv, part_dq, dweights, part_slope_encode, part_slope_decode,
-    width, chunks_per_segment, M, scale2, scale,
+    width, chunks_per_segment, chunk_size, M, scale2, scale,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh, stride_yn, stride_yh,
     stride_en, stride_em, stride_es, stride_dn, stride_dm, stride_ds,
-    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
+    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     ENCODE: tl.constexpr, DECODE: tl.constexpr, SHARED_COST: tl.constexpr,
     ONE_BLOCK: tl.constexpr, EVEN_M: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
@@ -151,7 +151,7 @@ def point_grad_kernel(
     """
     head = tl.program_id(0) % H
     chunk = tl.program_id(0) // H
-    segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, CHUNK)
+    segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, chunk_size)
     latent_base = (segment.to(tl.int64) * H + head) * M
     q += segment.to(tl.int64) * stride_qb + head * stride_qh
     z += latent_base * DV

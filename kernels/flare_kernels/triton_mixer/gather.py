@@ -13,18 +13,18 @@ def split_parts(parts, pieces, DV: tl.constexpr):
     return parts, pivots, pivots + pieces
 
 
-@triton.jit(do_not_specialize=["width", "chunks_per_segment", "M", "pieces"])
+@triton.jit(do_not_specialize=["width", "chunks_per_segment", "chunk_size", "M", "pieces"])
 def gather_kernel(
     q, k, v, log_weights, cost, slope, head_scale, table, parts,
-    width, chunks_per_segment, M, pieces, scale2,
+    width, chunks_per_segment, chunk_size, M, pieces, scale2,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh, stride_cn, stride_cm, stride_cs,
-    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
+    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     EVEN_M: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One chunk of points, one head, one block of latents: `Σ exp2(t − pivot) v`, `Σ exp2(t − pivot)`, the pivot."""
     head, chunk, latents = block_program(M, H, BLOCK_M)
-    segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, CHUNK)
+    segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, chunk_size)
     q += segment.to(tl.int64) * stride_qb + head * stride_qh
     query = load_rows(q, latents, stride_qm, M, True, D, BLOCK_D).to(k.dtype.element_ty)
     k += start * stride_kn + head * stride_kh

@@ -47,12 +47,12 @@ def _chunks(table: Tensor | None, segments: int, width: int, size: int, heads: i
     return uniform_chunks(segments, width, heads) if table is None else Chunks(size, table.shape[0], 0)
 
 
-def _sizes(kernel: str, q: Tensor, k: Tensor, value_dim: int, chunk: int) -> tuple[Tile, tuple[int, ...]]:
-    """Tile of a kernel, and the constants that all kernels begin with: H, D, DV, CHUNK and the four blocks."""
+def _sizes(kernel: str, q: Tensor, k: Tensor, value_dim: int) -> tuple[Tile, tuple[int, ...]]:
+    """Tile of a kernel, and the constants that all kernels begin with: H, D, DV and the four blocks."""
     heads, latents, dim = q.shape[-3:]
     chosen = tile(kernel, latents, max(dim, value_dim), k.element_size())
     blocks = chosen.block_m, chosen.block_n, block_of(dim), block_of(value_dim)
-    return chosen, (heads, dim, value_dim, chunk, *blocks)
+    return chosen, (heads, dim, value_dim, *blocks)
 
 
 def _terms_shape(k: Tensor) -> tuple[int, ...]:
@@ -123,13 +123,13 @@ def _gather_parts(
     """Partial z, pivots and sums of every chunk, in one workspace: an allocation takes as long as a small kernel."""
     heads, latents = q.shape[-3:-1]
     value_dim = v.shape[-1]
-    chosen, constants = _sizes("gather", q, k, value_dim, chunks.size)
+    chosen, constants = _sizes("gather", q, k, value_dim)
     pieces = chunks.pieces * heads * latents
     parts = k.new_empty(pieces * (value_dim + 2), dtype=torch.float32)
     launch(
         gather_kernel, heads * chunks.pieces * _cdiv(latents, chosen.block_m),
         (q, k, v, log_weights, *scores, table, parts),
-        (width, chunks.per_segment, latents, pieces, scale * LOG2_E),
+        (width, chunks.per_segment, chunks.size, latents, pieces, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), v.stride(0), v.stride(1), *_cost_strides(scores[0])),
         (*constants, latents % chosen.block_m == 0, precision, chosen.num_stages),
         chosen.num_warps, chosen.num_stages,
@@ -149,8 +149,11 @@ def scatter(
     heads, latents = q.shape[-3:-1]
     value_dim = z.shape[-1]
     size, count, per_segment = _chunks(table, segments, width, size, heads)
-    chosen, constants = _sizes("scatter", q, k, value_dim, size)
+    chosen, constants = _sizes("scatter", q, k, value_dim)
     block_m = chosen.block_m
+    if latents > block_m:
+        # Loaded again for each tile of points: in the element type of the products, half the bytes.
+        z = z.to(k.dtype)
     y = k.new_empty((k.shape[0], heads, value_dim))
     lse = k.new_empty((*_terms_shape(k), k.shape[0] if with_lse else 0, heads), dtype=torch.float32)
     terms = _terms(lse, 2) if with_lse else (None, None)
@@ -158,7 +161,7 @@ def scatter(
     launch(
         scatter_kernel, heads * count,
         (q, k, z, cost, slope, head_scale, table, y, rest if rest.dim() == 3 else None, *terms),
-        (width, per_segment, latents, scale * LOG2_E),
+        (width, per_segment, size, latents, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), *_cost_strides(cost)),
         (*constants, latents <= block_m,
          latents % block_m == 0, precision),
@@ -184,14 +187,14 @@ def latent_grad(
     heads, latents = q.shape[-3:-1]
     value_dim = dy.shape[-1]
     size, count, per_segment = _chunks(table, segments, width, size, heads)
-    chosen, constants = _sizes("latent_grad", q, k, value_dim, size)
+    chosen, constants = _sizes("latent_grad", q, k, value_dim)
     block_m = chosen.block_m
     parts = k.new_empty((count, heads, latents, value_dim), dtype=torch.float32)
     dz = k.new_empty((segments, heads, latents, value_dim), dtype=torch.float32)
     launch(
         latent_grad_kernel, heads * count * _cdiv(latents, block_m),
         (q, k, dy, *_terms(lse, 2), cost, slope, head_scale, table, parts),
-        (width, per_segment, latents, scale * LOG2_E),
+        (width, per_segment, size, latents, scale * LOG2_E),
         (*_latent_strides(q), k.stride(0), k.stride(1), dy.stride(0), dy.stride(1), *_cost_strides(cost)),
         (*constants, latents % block_m == 0,
          precision),
@@ -215,7 +218,7 @@ def point_grad(
     value_dim = z.shape[-1]
     num_rows = k.shape[0]
     size, count, per_segment = _chunks(table, segments, width, size, heads)
-    chosen, constants = _sizes("point_grad", q, k, value_dim, size)
+    chosen, constants = _sizes("point_grad", q, k, value_dim)
     block_m = chosen.block_m
     encode, decode = dz is not None, dy is not None
     dk = k.new_empty((num_rows, heads, dim))
@@ -240,7 +243,7 @@ def point_grad(
         (q, k, v, dy, y, y_rest, z, dz, *_terms(lse_latents, 3), *_terms(lse_points, 2), delta, log_weights,
          cost_encode, slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table,
          dk, dv, parts, dweights, slopes_encode, slopes_decode),
-        (width, per_segment, latents, scale * LOG2_E, scale),
+        (width, per_segment, size, latents, scale * LOG2_E, scale),
         (*_latent_strides(q), k.stride(0), k.stride(1), *value_strides, *grad_strides, *_cost_strides(cost_encode),
          *_cost_strides(cost_decode)),
         (*constants, encode, decode, shared,

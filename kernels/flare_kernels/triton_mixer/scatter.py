@@ -6,12 +6,12 @@ import triton.language as tl
 from .tiles import NOTHING, chunk_rows, head_cost, load_rows, scores, store_rows
 
 
-@triton.jit(do_not_specialize=["width", "chunks_per_segment", "M"])
+@triton.jit(do_not_specialize=["width", "chunks_per_segment", "chunk_size", "M"])
 def scatter_kernel(
     q, k, z, cost, slope, head_scale, table, y, y_rest, lse, lse_low,
-    width, chunks_per_segment, M, scale2,
+    width, chunks_per_segment, chunk_size, M, scale2,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_cn, stride_cm, stride_cs,
-    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr,
+    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     ONE_BLOCK: tl.constexpr, EVEN_M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -21,7 +21,7 @@ def scatter_kernel(
     """
     head = tl.program_id(0) % H
     chunk = tl.program_id(0) // H
-    segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, CHUNK)
+    segment, start, length = chunk_rows(chunk, table, width, chunks_per_segment, chunk_size)
     q += segment.to(tl.int64) * stride_qb + head * stride_qh
     z += (segment.to(tl.int64) * H + head) * M * DV
     k += start * stride_kn + head * stride_kh

@@ -20,13 +20,13 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def chunk_rows(chunk, table, width, chunks_per_segment, CHUNK: tl.constexpr):
+def chunk_rows(chunk, table, width, chunks_per_segment, chunk_size):
     """Segment, first row and number of rows of a chunk; from the table where segments are ragged."""
     if table is None:
         segment = chunk // chunks_per_segment
-        offset = (chunk % chunks_per_segment) * CHUNK
+        offset = (chunk % chunks_per_segment) * chunk_size
         start = segment.to(tl.int64) * width + offset
-        length = tl.minimum(width - offset, CHUNK)
+        length = tl.minimum(width - offset, chunk_size)
     else:
         segment = tl.load(table + 3 * chunk).to(tl.int32)
         start = tl.load(table + 3 * chunk + 1)
