@@ -1,7 +1,8 @@
 """How long the first call takes: `python kernels/benchmarks/latency.py [--out FILE]`, on a GPU.
 
 Forward and backward with nothing compiled before (an empty cache of the compiler), for several sizes of latents and
-dims; then again with other numbers of points, which must compile nothing.
+dims; then again with other numbers of points, which must compile nothing. Before them a trivial kernel: what Triton
+itself takes to start.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp()
 
+import exponentials
 import measure
 import torch
 
@@ -40,7 +42,13 @@ if __name__ == "__main__":
     torch.randn(1, device="cuda", requires_grad=True).sum().backward()
     import flare_kernels.triton_mixer.autograd
 
-    rows = []
+    x = torch.zeros(1024, device="cuda")
+    start = time.perf_counter()
+    exponentials.exp_kernel[(1,)](x, 1024)
+    torch.cuda.synchronize()
+    alone = time.perf_counter() - start
+    print(f"a first kernel of Triton, whatever it does: {alone:.2f} s")
+    rows = [{"case": "latency of Triton", "first_s": alone} | measure.provenance(COMMAND, torch.device("cuda"))]
     for latents, dim, dtype in [*CASES, (64, 16, torch.float32)]:
         first = call(30_000, latents, dim, dtype)
         others = max(call(n, latents, dim, dtype) for n in (30_001, 1_003, 777_216))
