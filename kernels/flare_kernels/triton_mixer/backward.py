@@ -98,23 +98,26 @@ def encode_grad(t, value, dlatent, lse, low, delta, PRECISION: tl.constexpr):
 @triton.jit
 def load_latents(
     z, dz, delta, lse, k, latents, M, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr,
-    PRECISION: tl.constexpr,
+    ONE_BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The dZ in the element type of `k`, `δm = rowsum(dZ∘Z)` unless it is given, and lse.
+    """The dZ in the element type of `k`, δm, and lse. With one block `delta` is added to `δm = rowsum(dZ∘Z)`.
 
     δm is of the dZ that was rounded for the products: in `V dZᵀ − δm` the two must cancel where a weight is near 1. In
     float32 it is summed in the order of that product too: what belongs to one point alone then cancels to the last bit.
     """
     dlatent = load_rows(dz, latents, DV, M, True, DV, BLOCK_DV).to(k.dtype.element_ty)
-    if delta is not None:
-        delta_m = tl.load(delta + latents, mask=latents < M, other=0.0)
-    elif k.dtype.element_ty == tl.float32:
+    if ONE_BLOCK:
         latent = load_rows(z, latents, DV, M, True, DV, BLOCK_DV)
-        pairs = tl.dot(latent, tl.trans(dlatent), input_precision=PRECISION)
-        places = tl.arange(0, BLOCK_M)
-        delta_m = tl.sum(tl.where(places[:, None] == places[None, :], pairs, 0.0), 0)
+        if k.dtype.element_ty == tl.float32:
+            pairs = tl.dot(latent, tl.trans(dlatent), input_precision=PRECISION)
+            places = tl.arange(0, BLOCK_M)
+            delta_m = tl.sum(tl.where(places[:, None] == places[None, :], pairs, 0.0), 0)
+        else:
+            delta_m = tl.sum(dlatent.to(tl.float32) * latent, 1)
+        if delta is not None:
+            delta_m += tl.load(delta + latents, mask=latents < M, other=0.0)
     else:
-        delta_m = tl.sum(dlatent.to(tl.float32) * load_rows(z, latents, DV, M, True, DV, BLOCK_DV), 1)
+        delta_m = tl.load(delta + latents, mask=latents < M, other=0.0)
     return dlatent, delta_m, tl.load(lse + latents, mask=latents < M, other=float("inf"))[None, :]
 
 
@@ -200,7 +203,7 @@ def point_grad_kernel(
             slope_sum_encode = tl.zeros([BLOCK_N], tl.float32)
         if ONE_BLOCK:
             dlatent, delta_m, lse_m = load_latents(
-                z, dz, delta, lse_latents, k, offsets, M, DV, BLOCK_M, BLOCK_DV, PRECISION
+                z, dz, delta, lse_latents, k, offsets, M, DV, BLOCK_M, BLOCK_DV, ONE_BLOCK, PRECISION
             )
             if low_latents is not None:
                 low_m = tl.load(low_latents + offsets, mask=offsets < M, other=0.0)[None, :]
@@ -278,7 +281,7 @@ def point_grad_kernel(
                 if ENCODE:
                     if not ONE_BLOCK:
                         dlatent, delta_m, lse_m = load_latents(
-                            z, dz, delta, lse_latents, k, latents, M, DV, BLOCK_M, BLOCK_DV, PRECISION
+                            z, dz, delta, lse_latents, k, latents, M, DV, BLOCK_M, BLOCK_DV, ONE_BLOCK, PRECISION
                         )
                     # A name of its own: one that a loop changes must be a tensor before it too.
                     low = low_m

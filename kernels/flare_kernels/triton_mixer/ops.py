@@ -227,11 +227,11 @@ def point_grad(
     parts = k.new_empty((count, heads, latents, dim), dtype=torch.float32)
     slopes_encode = k.new_empty((count, heads), dtype=torch.float32) if cost_encode is not None else None
     slopes_decode = k.new_empty((count, heads), dtype=torch.float32) if cost_decode is not None else None
-    delta = None
-    if dz is not None and (dlse is not None or latents > block_m):
-        # Of the dZ that is rounded for the products; see `load_latents`.
-        delta = (z * dz.to(k.dtype)).sum(-1)
-        delta = delta if dlse is None else delta - dlse
+    delta = None if dlse is None else -dlse
+    if dz is not None and latents > block_m:
+        # With one block the kernel sums it; see `load_latents`.
+        products = (z * dz.to(k.dtype)).sum(-1)
+        delta = products if delta is None else products + delta
     if latents > block_m:
         # Latents are loaded again for each tile of points: in the element type of the products, half the bytes.
         z, dz = z.to(k.dtype), None if dz is None else dz.to(k.dtype)
