@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .mesh import load_mesh as load_mesh
     from .mesh import prepare_meshes as prepare_meshes
     from .mesh import write_store as write_store
+    from .metrics import evaluate_fields as evaluate_fields
     from .models import Architecture as Architecture
     from .models import FlareConnect as FlareConnect
     from .models import FlareConnectConfig as FlareConnectConfig
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .viz import plot_field as plot_field
     from .viz import plot_mesh as plot_mesh
     from .viz import plot_topology as plot_topology
+    from .viz import plot_worst as plot_worst
     from .viz import save_fields as save_fields
 
 __version__ = "0.1.0"
@@ -49,9 +51,10 @@ _HOME = {
         "StoreError",
     ),
     "mesh": ("Mesh", "MeshCache", "MeshStore", "NamedSet", "load_mesh", "prepare_meshes", "write_store"),
+    "metrics": ("evaluate_fields",),
     "models": ("Architecture", "FlareConnect", "FlareConnectConfig"),
     "train": ("DataConfig", "OptimiserConfig", "TrainConfig", "evaluate", "fit"),
-    "viz": ("plot_field", "plot_mesh", "plot_topology", "save_fields"),
+    "viz": ("plot_field", "plot_mesh", "plot_topology", "plot_worst", "save_fields"),
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)
 __all__ += ["__version__"]

@@ -17,6 +17,7 @@ install_import_hook(
         "flare_connect.nn",
         "flare_connect.models",
         "flare_connect.mesh",
+        "flare_connect.metrics",
         "flare_connect.distributed",
     ],
     "beartype.beartype",

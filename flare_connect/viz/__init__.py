@@ -8,5 +8,6 @@ from flare_connect.viz.field import plot_field
 from flare_connect.viz.outline import plot_mesh
 from flare_connect.viz.render import RenderError
 from flare_connect.viz.topology import plot_topology
+from flare_connect.viz.worst import plot_worst
 
-__all__ = ["plot_field", "plot_mesh", "plot_topology", "save_fields", "RenderError"]
+__all__ = ["plot_field", "plot_mesh", "plot_topology", "plot_worst", "save_fields", "RenderError"]

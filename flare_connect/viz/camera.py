@@ -118,7 +118,7 @@ def plan(num_panels: int, extent: np.ndarray, size: Any, *, header_lines: int, b
     shape = (num_panels, 1) if wide else (1, num_panels)
     top, bottom, side = 16.0 + 44.0 + 25.0 * (header_lines - 1), 108.0 if bar else 24.0, 28.0
     if size is not None:
-        if not _is_size(size):
+        if not is_size(size):
             raise InputError(f"size must be two positive integers (width, height) in pixels, got {size!r}")
         width, height = int(size[0]), int(size[1])
         if width // shape[1] < 160 or height // shape[0] < 200:
@@ -159,7 +159,8 @@ def frame(camera: Any, view: View, layout: Layout, points: np.ndarray) -> None:
     camera.clipping_range = (0.5 * radius, 3.5 * radius)
 
 
-def _is_size(size: Any) -> bool:
+def is_size(size: Any) -> bool:
+    """Whether it is two positive integers, a width and a height."""
     return (
         isinstance(size, Sequence)
         and len(size) == 2

@@ -128,7 +128,7 @@ def plot_field(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Panel:
+class Panel:
     """What one panel shows: numbers for all nodes or cells `[n]`, their colours, and two lines of text."""
 
     title: str
@@ -149,13 +149,13 @@ def _panels(
     clim: Any,
     colormaps: tuple[str, str],
     title: str | None,
-) -> list[_Panel]:
+) -> list[Panel]:
     """Works out the panels; `keep` are the ids of the nodes or cells that are seen, over which limits are taken."""
     shown, _ = scalar(field, component, dim)
     quantity = scalar(Values(name=label, array=field.array[:1], place=field.place, unit=unit), component, dim)[1]
     if right is None:
-        colours, array = _colours(shown, keep, limits(shown[keep], clim), colormaps[0], quantity, unit, clim)
-        return [_Panel(title=title or quantity, line=_range(shown[keep]), array=array, colours=colours)]
+        colours, array = colours_of(shown, keep, limits(shown[keep], clim), colormaps[0], quantity, unit, clim)
+        return [Panel(title=title or quantity, line=range_line(shown[keep]), array=array, colours=colours)]
     if right.array.shape != field.array.shape or right.place != field.place:
         raise InputError(
             f"truth has shape {list(right.array.shape)} at {right.place}s but the prediction "
@@ -172,16 +172,16 @@ def _panels(
     before = f"{title}: " if title else ""
     panels = []
     for heading, array in (("truth", true), ("prediction", shown)):
-        colours, drawn = _colours(array, keep, shared, colormaps[0], quantity, unit, clim)
-        panels.append(_Panel(title=before + heading, line=_range(array[keep]), array=drawn, colours=colours))
+        colours, drawn = colours_of(array, keep, shared, colormaps[0], quantity, unit, clim)
+        panels.append(Panel(title=before + heading, line=range_line(array[keep]), array=drawn, colours=colours))
     of_error = limits(error[keep], "robust" if clim == "robust" else None, from_zero=True)
-    colours, drawn = _colours(error, keep, of_error, colormaps[1], f"error of {quantity}", unit, clim)
+    colours, drawn = colours_of(error, keep, of_error, colormaps[1], f"error of {quantity}", unit, clim)
     line = f"relative L2 error {relative},  max {number(float(error[keep].max()))}{suffix}"
-    panels.append(_Panel(title=before + "absolute error", line=line, array=drawn, colours=colours))
+    panels.append(Panel(title=before + "absolute error", line=line, array=drawn, colours=colours))
     return panels
 
 
-def _colours(
+def colours_of(
     array: np.ndarray, keep: np.ndarray, ends: tuple[float, float], colormap: str, label: str, unit: str, clim: Any
 ) -> tuple[Colours, np.ndarray]:
     """Colours of a panel, and its values with those that may take the end colours moved onto the limits."""
@@ -197,5 +197,6 @@ def _label(prediction: Any, truth: Any) -> str:
     return next((value for value in (truth, prediction) if isinstance(value, str)), "field")
 
 
-def _range(array: np.ndarray) -> str:
+def range_line(array: np.ndarray) -> str:
+    """Least and largest number, as text for a panel."""
     return f"min {number(float(array.min()))},  max {number(float(array.max()))}"
