@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import sys
+from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +56,6 @@ class Command:
 
     def run(self, name: str, arguments: Sequence[str]) -> int:
         """Parse and work."""
-        from argparse import RawDescriptionHelpFormatter
-
         from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
         class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -170,23 +170,44 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _generate_arguments(parser: "ArgumentParser") -> None:
-    from flare_datasets.unit_cells import UnitCellConfig
+# A data set of `flare_datasets` → class of its settings, where they stand among the arguments, what it is.
+_DATASETS = {
+    "unit-cells": ("UnitCellConfig", "cells", "periodic cells with holes, under a macroscopic strain"),
+    "slit-plates": ("SlitPlateConfig", "plates", "plates with thin slits, in heat flow or in plane strain"),
+}
 
-    parser.add_argument("dataset", choices=["unit-cells"], help="which data set")
+
+def _generate_arguments(parser: "ArgumentParser") -> None:
+    # A parser of its own for each: none takes the settings of another.
+    chosen = parser.add_subcommands(dest="dataset", title="data sets", metavar="DATASET", help="which one")
+    for name, (config, group, summary) in _DATASETS.items():
+        inner = type(parser)(description=f"{summary[0].upper()}{summary[1:]}.", formatter_class=parser.formatter_class)
+        _dataset_arguments(inner, name)
+        inner.add_class_arguments(getattr(_dataset(name), config), group)
+        chosen.add_subcommand(name, inner, help=summary)
+
+
+def _dataset_arguments(parser: "ArgumentParser", name: str) -> None:
     parser.add_argument("--out", type=str, required=True, help="file to write (.h5)")
     parser.add_argument("--workers", type=int, default=None, help="processes; all cores by default")
     parser.add_argument("--overwrite", action="store_true", help="replace a file made with other settings")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--config", action="config", help="YAML file with these settings")
-    parser.add_class_arguments(UnitCellConfig, "cells")
+    # Settings files may say which data set they are for.
+    parser.add_argument("--dataset", choices=[name], default=name, help=SUPPRESS)
 
 
 def _generate(args: "Namespace") -> None:
-    from flare_datasets.unit_cells import generate
+    chosen = args[args.dataset]
+    config = chosen[_DATASETS[args.dataset][1]]
+    path = _dataset(args.dataset).generate(
+        chosen.out, config, num_workers=chosen.workers, progress=not chosen.quiet, overwrite=chosen.overwrite
+    )
+    print(f"{path}: {config.num_samples} meshes")
 
-    path = generate(args.out, args.cells, num_workers=args.workers, progress=not args.quiet, overwrite=args.overwrite)
-    print(f"{path}: {args.cells.num_samples} meshes")
+
+def _dataset(name: str) -> Any:
+    return import_module(f"flare_datasets.{name.replace('-', '_')}")
 
 
 def _prepare_arguments(parser: "ArgumentParser") -> None:

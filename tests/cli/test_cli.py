@@ -102,6 +102,48 @@ def test_prepare_a_folder_of_files(tmp_path, capsys):
     assert "has no field 'heat'; its fields: 'stress', 'displacement'" in capsys.readouterr().err
 
 
+PLATES = [f"--plates.num_{split}=0" for split in ("val", "test", "more", "serpentine", "comb", "spiral")]
+PLATES += ["--plates.num_train=1", "--plates.num_nodes=400", "--plates.opening=[0.25,1.0]"]
+
+
+@pytest.mark.parametrize(("physics", "field"), [("heat", "temperature"), ("elasticity", "von_mises")])
+def test_generate_slit_plates(physics, field, tmp_path, capsys):
+    out = tmp_path / "plates.h5"
+    arguments = ["generate", "slit-plates", "--out", str(out), "--quiet", "--workers", "0", "--plates.physics", physics]
+    assert main([*arguments, *PLATES]) == 0
+    assert capsys.readouterr().out == f"{out}: 1 meshes\n"
+    assert field in fc.MeshStore(out)[0].point_data
+    assert main([*arguments, *PLATES, "--plates.seed", "1"]) == 2
+    assert "was made with other parameters" in capsys.readouterr().err
+
+
+def test_generate_unit_cells_from_flags_and_from_a_file(tmp_path, capsys):
+    out = tmp_path / "cells.h5"
+    counts = [f"--cells.num_{split}=0" for split in ("test", "val", "shift")]
+    sizes = ["--cells.num_train", "1", "--cells.num_nodes", "400"]
+    assert main(["generate", "unit-cells", "--out", str(out), "--workers", "0", "--quiet", *counts, *sizes]) == 0
+    assert "von_mises" in fc.MeshStore(out)[0].point_data
+    made = out.stat().st_mtime_ns
+    cells = "{num_train: 1, num_test: 0, num_val: 0, num_shift: 0, num_nodes: 400}"
+    (tmp_path / "c.yaml").write_text(f"dataset: unit-cells\nout: {out}\ncells: {cells}\n")
+    assert main(["generate", "unit-cells", "--config", str(tmp_path / "c.yaml")]) == 0
+    assert out.stat().st_mtime_ns == made  # the same settings
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["generate", "slit-plates", "--config", str(tmp_path / "c.yaml")])
+    assert "'unit-cells' not among choices ['slit-plates']" in capsys.readouterr().err
+
+
+def test_each_data_set_explains_its_settings(capsys):
+    for name, own, other in (("unit-cells", "cells", "plates"), ("slit-plates", "plates", "cells")):
+        with pytest.raises(SystemExit) as stop:
+            main(["generate", name, "--help"])
+        assert stop.value.code == 0
+        text = capsys.readouterr().out
+        assert f"--{own}.num_train" in text
+        assert f"--{other}." not in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -130,6 +172,12 @@ def test_mistakes_get_one_sentence(arguments, message, capsys, tmp_path, monkeyp
         (["train", "--data.path", "x.h5", "--output", "o", "--model.channels", "thirty"], "channels"),
         (["train", "--data.path", "x.h5", "--output", "o", "--model.channels", "30"], "try 32 channels"),
         (["train", "--output", "o"], "data.path"),
+        (["generate"], "{unit-cells,slit-plates}"),
+        (["generate", "round-things"], "choose from 'unit-cells', 'slit-plates'"),
+        (["generate", "slit-plates", "--out", "x.h5"], "plates.physics"),
+        (["generate", "slit-plates", "--out", "x.h5", "--plates.physics", "magic"], "`physics` must be one of"),
+        (["generate", "slit-plates", "--out", "x.h5", "--cells.num_train", "3"], "--cells.num_train"),
+        (["generate", "unit-cells", "--out", "x.h5", "--plates.physics", "heat"], "--plates.physics"),
     ],
 )
 def test_wrong_settings_are_refused_before_work(arguments, message, capsys):

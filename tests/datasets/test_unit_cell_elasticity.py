@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from flare_connect.errors import ConfigError, MeshError
+from flare_datasets.plane_strain import plane_strain_stiffness, von_mises
 from flare_datasets.unit_cells import CellMesh, Hole, PeriodicElasticity, mesh_cell, solve
-from flare_datasets.unit_cells.material import plane_strain_stiffness, von_mises
 
 E, NU = 2.5, 0.3
 STRAIN = np.array([0.7, -0.4, 0.3])
