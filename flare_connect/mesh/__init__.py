@@ -4,10 +4,14 @@ from flare_connect.mesh.anchoring import CostKind, anchor_costs
 from flare_connect.mesh.cache import MeshCache
 from flare_connect.mesh.cells import CELL_KINDS, CellKind
 from flare_connect.mesh.coarse import CoarseMesh, coarse_mesh
+from flare_connect.mesh.conditions import Condition, Conditions, Place, Values
 from flare_connect.mesh.defects import Defects, find_defects, merge_duplicate_nodes, remove_orphans
 from flare_connect.mesh.diffusion import diffusion_cost
 from flare_connect.mesh.distances import anchors, clusters, geodesic_cost, geodesic_distance
 from flare_connect.mesh.files.load import EXTENSIONS, load_mesh
+from flare_connect.mesh.gradients import nodal_gradient
+from flare_connect.mesh.harmonic import cell_potentials, harmonic_extension, load_potential
+from flare_connect.mesh.harmonic_features import cell_features, harmonic_features, potential_features
 from flare_connect.mesh.interpolation import cell_to_point
 from flare_connect.mesh.mesh import Mesh, NamedSet
 from flare_connect.mesh.modes import laplacian_modes
@@ -45,6 +49,17 @@ __all__ = [
     "coarse_mesh",
     "partition",
     "laplacian_modes",
+    "harmonic_extension",
+    "load_potential",
+    "cell_potentials",
+    "harmonic_features",
+    "cell_features",
+    "potential_features",
+    "nodal_gradient",
+    "Condition",
+    "Conditions",
+    "Place",
+    "Values",
     "find_periodic_pairs",
     "component_distances",
     "local_thickness",

@@ -120,6 +120,6 @@ def test_a_killed_writer_leaves_nothing_that_is_read(tmp_path):
 
 
 def test_what_cannot_be_kept_is_named(tmp_path):
-    with pytest.raises(MeshError, match="results of 'plate' cannot be kept; those of .*anchors, clusters"):
+    with pytest.raises(MeshError, match=r"results of 'plate' cannot be kept; those of .*anchors, clusters"):
         MeshCache(tmp_path)(plate, plate(4))
     assert MeshCache.beside("a/b.vtk").folder.as_posix() == "a/b.vtk.cache"
