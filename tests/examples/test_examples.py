@@ -1,5 +1,6 @@
 """The examples run top to bottom, print one finite number and leave a picture."""
 
+import json
 import math
 import os
 import re
@@ -92,3 +93,22 @@ def test_stand_in_meshes_are_sound(plates, tmp_path):
         on_boundary = {*mesh.set_nodes("hole").tolist(), *mesh.set_nodes("edge").tolist()}
         assert on_boundary == set(mesh.boundary_nodes.tolist())
         assert mesh.global_data["tension"].shape == (2,)
+
+
+@pytest.mark.slow
+def test_study_of_topology(repository, tmp_path):
+    """Two models with and without harmonic inputs; a second call makes nothing again."""
+    pytest.importorskip("gmsh", reason="the extra `generate` is not installed")
+    pytest.importorskip("skfem", reason="the extra `generate` is not installed")
+    out = tmp_path / "study"
+    options = ("--quick", "--sets", "cells", "--models", "ours", "meshgraphnet", "--harmonic", "with")
+    run(repository, "studies/topology/run.py", out, *options)
+    rows = json.loads((out / "cells_quick.json").read_text())
+    assert {row["model"] for row in rows} == {"ours", "meshgraphnet"}
+    assert {row["split"] for row in rows} == {"id", "more holes", "near contact", "thin bridges"}
+    assert all(math.isfinite(row["rel_l2"]) and row["steps"] > 0 for row in rows)
+    params = [row["params"] for row in rows]
+    assert max(params) < 1.1 * min(params)
+    before = (out / "cells_quick.json").read_bytes()
+    run(repository, "studies/topology/run.py", out, *options)
+    assert (out / "cells_quick.json").read_bytes() == before

@@ -1,0 +1,96 @@
+"""Who takes part: ours, its ablations, and the peers, all with about as many parameters."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from flare_connect.models import Architecture, FlareConnect, FlareConnectConfig
+from flare_connect.models.baselines import BASELINES, build, matching_channels
+from flare_connect.models.features import num_condition_features, num_edge_features, num_node_features
+
+TOLERANCE = 0.1
+OURS = Architecture(channels=64, num_blocks=6, num_heads=8, num_latents=64)
+_PLAIN = {"message_passing": False, "boundary_tokens": False, "quadrature": False, "anchors": "none"}
+_FLARE = OURS.__class__(
+    channels=64, num_blocks=8, num_heads=8, num_latents=64, num_kv_layers=3, mlp_ratio=2.5, **_PLAIN
+)
+# Peers see the same features, edges and boundary nodes; their trunks take what they know how to read.
+_AROUND = replace(OURS, anchors="none", quadrature=False)
+
+SETTINGS: dict[str, Architecture] = {
+    "ours": OURS,
+    "ours, 3 rounds": replace(OURS, num_rounds=3),
+    "ours, coarse cycle": replace(OURS, coarse_rounds=2),
+    "no anchors": replace(OURS, anchors="none"),
+    "no message passing": replace(OURS, message_passing=False),
+    "no attention": replace(
+        OURS, attention=False, anchors="none", boundary_tokens=False, quadrature=False, num_rounds=3
+    ),
+    "no boundary tokens": replace(OURS, boundary_tokens=False),
+    "no quadrature": replace(OURS, quadrature=False),
+    "FLARE": _FLARE,
+    "FLARE, adapted": replace(_FLARE, queries="adapted"),
+}
+PEERS: dict[str, dict[str, Any]] = {
+    "transolver": {"num_blocks": 8, "temperature_range": (0.1, 5.0), "floor": 1e-5},
+    "geotransolver": {"mlp_ratio": 2},
+    "geoflare": {},
+    "meshgraphnet": {},
+    "graphnet": {},
+    "pointwise": {},
+}
+NAMES = (*SETTINGS, *PEERS)
+
+
+def make(name: str, around: FlareConnectConfig) -> FlareConnect:
+    """A model by name, its width such that it has as many parameters as ours.
+
+    Args:
+        name: of `NAMES`.
+        around: what models read and predict; its architecture is not looked at.
+    """
+    wanted = _count(replace(around, architecture=OURS))
+    if name in SETTINGS:
+        return FlareConnect(replace(around, architecture=_matched(SETTINGS[name], around, wanted)))
+    config = replace(around, architecture=_AROUND)
+    sizes = {
+        "features": num_node_features(config), "edge_features": num_edge_features(config),
+        "conditions": num_condition_features(config), "outputs": sum(config.outputs.values()), "dim": config.dim,
+    }  # fmt: skip
+    assert name in BASELINES
+    channels = matching_channels(name, wanted, tolerance=TOLERANCE, **sizes, **PEERS[name])
+    model = FlareConnect(config)
+    model.trunk = build(name, channels=channels, **sizes, **PEERS[name])
+    return model
+
+
+def parameters(model: FlareConnect) -> int:
+    """Learned numbers."""
+    return sum(p.numel() for p in model.trunk.parameters())
+
+
+def _count(config: FlareConnectConfig) -> int:
+    with torch.device("meta"):
+        return parameters(FlareConnect(config))
+
+
+def _matched(arch: Architecture, around: FlareConnectConfig, wanted: int) -> Architecture:
+    if arch == OURS:
+        return arch
+    # A block more or less where heads leave widths too far apart.
+    best = min(
+        (
+            replace(arch, channels=channels, num_blocks=arch.num_blocks + more)
+            for more in (0, 1, -1)
+            for channels in range(arch.num_heads, 129, arch.num_heads)
+        ),
+        key=lambda a: (
+            round(abs(_count(replace(around, architecture=a)) - wanted) / wanted / TOLERANCE),
+            abs(a.num_blocks - arch.num_blocks),
+        ),
+    )
+    off = abs(_count(replace(around, architecture=best)) - wanted) / wanted
+    if off > TOLERANCE:
+        raise SystemExit(f"{arch} differs by {off:.0%} in parameters with {best.channels} channels")
+    return best

@@ -1,0 +1,195 @@
+"""Runs shared out over GPUs, and the file that their rows go into."""
+
+import argparse
+import datetime
+import json
+import queue
+import subprocess
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import contestants
+import numpy as np
+import torch
+import training
+from preparing import Prepared
+
+from flare_connect.files import write_atomically
+
+COMMAND = "python examples/studies/topology/run.py"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training run; `tuning` runs are only compared on the validation split."""
+
+    model: str
+    harmonic: bool
+    seed: int
+    learning_rate: float
+    seconds: float
+    tuning: bool = False
+
+
+class Results:
+    """The rows of one data set, written after each run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = json.loads(path.read_text()) if path.is_file() else []
+
+    def has(self, job: Job) -> bool:
+        """Whether the run was made before, with these settings."""
+        return any(
+            "failed" not in row and all(row[key] == value for key, value in asdict(job).items()) for row in self.rows
+        )
+
+    def add(self, rows: list[Row]) -> None:
+        """Keep rows, on disk too."""
+        self.rows += rows
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, json.dumps(self.rows, indent=1, sort_keys=True).encode() + b"\n")
+
+    def best_rate(self, model: str, harmonic: bool, rates: list[float]) -> float:
+        """The tried learning rate whose validation error was least."""
+        tried = {
+            row["learning_rate"]: row["val_rel_l2"]
+            for row in self.rows
+            if row["tuning"] and "failed" not in row and (row["model"], row["harmonic"]) == (model, harmonic)
+        }
+        return min((rate for rate in rates if rate in tried), key=tried.__getitem__, default=rates[len(rates) // 2])
+
+
+def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argparse.Namespace) -> None:
+    """Every run that is not in the results yet, several at a time."""
+    jobs = [job for job in jobs if not results.has(job)]
+    if not jobs:
+        return
+    gpus = torch.cuda.device_count()
+    places = [f"cuda:{i}" for i in range(gpus)] * args.per_gpu or ["cpu"]
+    statistics = {harmonic: prepared.statistics(harmonic) for harmonic in {job.harmonic for job in jobs}}
+    # New processes, since CUDA may have started in this one; the graphs are memory that all share.
+    context = torch.multiprocessing.get_context("spawn")
+    waiting, done = context.SimpleQueue(), context.Queue()
+    for job in [*jobs, *[None] * len(places)]:
+        waiting.put(job)
+    common = _provenance(prepared)
+    workers = [
+        context.Process(target=_work, args=(prepared, statistics, place, waiting, done, args.out, common), daemon=True)
+        for place in places[: len(jobs)]
+    ]
+    for worker in workers:
+        worker.start()
+    for count in range(len(jobs)):
+        rows = _next(done, workers)
+        results.add(rows)
+        for row in rows:
+            error = row.get("rel_l2", row.get("val_rel_l2"))
+            name = f"{row['model']}{' + harmonic' if row['harmonic'] else ''}"
+            print(
+                f"[{count + 1}/{len(jobs)}] {name}, seed {row['seed']}, "
+                f"lr {row['learning_rate']:g}, {row['split']}: {error if error is None else round(error, 4)}"
+                f"{' ' + row['failed'] if 'failed' in row else ''}",
+                flush=True,
+            )
+    for worker in workers:
+        worker.join()
+
+
+def _next(done: Any, workers: list[Any]) -> list[Row]:
+    while True:
+        try:
+            rows: list[Row] = done.get(timeout=5)
+            return rows
+        except queue.Empty:
+            if not any(worker.is_alive() for worker in workers):
+                raise SystemExit("all workers died, perhaps for lack of memory: lower `--per_gpu`") from None
+
+
+def _work(prepared: Prepared, statistics: Any, place: str, waiting: Any, done: Any, out: Path, common: Row) -> None:
+    device = torch.device(place)
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("high")
+    kept: dict[bool, Any] = {}
+    while (job := waiting.get()) is not None:
+        try:
+            if job.harmonic not in kept:
+                kept.clear()
+                kept[job.harmonic] = {name: prepared.view(name, job.harmonic, device) for name in prepared.graphs}
+            rows = _run(prepared, kept[job.harmonic], statistics[job.harmonic], job, device, out)
+        except Exception as error:
+            traceback.print_exc()
+            rows = [{"split": "none", "failed": f"{type(error).__name__}: {error}"[:300]}]
+        done.put([row | asdict(job) | common for row in rows])
+
+
+def _run(prepared: Prepared, graphs: Any, statistics: Any, job: Job, device: torch.device, out: Path) -> list[Row]:
+    torch.manual_seed(job.seed)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.cuda.reset_peak_memory_stats()
+    model = contestants.make(job.model, prepared.around(job.harmonic))
+    for name, value in model.state_dict().items():
+        if name in statistics:
+            value.copy_(statistics[name])
+    model.to(device)
+    facts = training.train(model, graphs["train"], seconds=job.seconds, learning_rate=job.learning_rate, seed=job.seed)
+    facts |= {"params": contestants.parameters(model), "val_rel_l2": training.error_of(model, graphs["val"])}
+    if job.tuning:
+        return [facts | {"split": "val"}]
+    rows = []
+    for split, called in prepared.study.splits.items():
+        guesses = [guess[:, 0].cpu() for guess in training.predictions(model, graphs[split])]
+        truths = [graph.y[:, 0].cpu() for graph in graphs[split]]
+        errors = [
+            known.of(guess, truth) for known, guess, truth in zip(prepared.errors[split], guesses, truths, strict=True)
+        ]
+        rows.append(facts | {"split": called} | _means(errors))
+        if job.seed == 0:
+            _keep(prepared, split, guesses, truths, errors, job, out)
+    return rows
+
+
+def _means(errors: list[dict[str, float]]) -> Row:
+    """Of every error over the meshes that have it, and the error of each mesh."""
+    found: Row = {}
+    for name in dict.fromkeys(name for each in errors for name in each):
+        values = np.array([each.get(name, np.nan) for each in errors])
+        known = values[np.isfinite(values)]
+        found[name] = float(known.mean()) if len(known) else None
+    return found | {"rel_l2_per_mesh": [round(each["rel_l2"], 5) for each in errors]}
+
+
+def _keep(prepared: Prepared, split: str, guesses: list, truths: list, errors: list, job: Job, out: Path) -> None:
+    """The mesh with the largest error and the one in the middle, for pictures."""
+    order = sorted(range(len(errors)), key=lambda i: errors[i]["rel_l2"])
+    for called, i in (("worst", order[-1]), ("median", order[len(order) // 2])):
+        name = f"{prepared.study.name}-{split}-{called}-{job.model.replace(', ', '_').replace(' ', '_')}"
+        path = out / "kept" / f"{name}{'-harmonic' if job.harmonic else ''}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mesh = prepared.errors[split][i].mesh
+        np.savez_compressed(
+            path, pos=mesh.pos.numpy().astype(np.float32), cells=mesh.cells["triangle"].numpy().astype(np.int32),
+            guess=guesses[i].numpy(), truth=truths[i].numpy(), index=prepared.indices[split][i],
+            rel_l2=errors[i]["rel_l2"], output=prepared.study.output,
+        )  # fmt: skip
+
+
+def _provenance(prepared: Prepared) -> Row:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    gpu = torch.cuda.device_count() > 0
+    # The name without starting CUDA here.
+    name = (
+        subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.split(" (")[0].split(": ")[-1]
+        if gpu
+        else "CPU"
+    )
+    return {
+        "command": COMMAND, "commit": commit, "date": datetime.date.today().isoformat(),
+        "machine": f"{name}, torch {torch.__version__}", "dataset": prepared.study.name,
+        "train_meshes": len(prepared.graphs["train"]),
+    }  # fmt: skip

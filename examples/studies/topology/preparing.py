@@ -1,0 +1,152 @@
+"""Graphs and what errors need, of every mesh, made once in all cores and shared by all runs."""
+
+import multiprocessing
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from contestants import OURS
+from sets import HARMONIC, StudySet
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from flare_connect.mesh import MeshStore
+from flare_connect.metrics import MeshErrors
+from flare_connect.models import FlareConnect, FlareConnectConfig
+from flare_connect.models.features import MeshGraph, build_graph
+
+# Everything that any contestant reads is in the graph.
+_ALL = replace(OURS, coarse_rounds=1)
+_open: dict[str, Any] = {}
+
+
+class Packed:
+    """Graphs side by side, a tensor for each attribute: few enough for processes to share.
+
+    Args:
+        graphs: attributes of each.
+    """
+
+    def __init__(self, graphs: list[dict[str, Any]]) -> None:
+        self.numbers = {key: [g[key] for g in graphs] for key, value in graphs[0].items() if isinstance(value, int)}
+        arrays = {key for key, value in graphs[0].items() if isinstance(value, np.ndarray)}
+        self.sizes = {key: [g[key].shape[_axis(key)] for g in graphs] for key in arrays}
+        self.tensors = {
+            key: torch.from_numpy(np.concatenate([g[key] for g in graphs], _axis(key))).share_memory_()
+            for key in arrays
+        }
+
+    def __len__(self) -> int:
+        return len(self.sizes["x"])
+
+    def on(self, device: torch.device, without: int) -> list[Data]:
+        """The graphs on a device, their last `without` features left out."""
+        parts = {}
+        for key, whole in self.tensors.items():
+            if key == "x":
+                whole = whole[:, : whole.shape[1] - without].contiguous()
+            parts[key] = whole.to(device).split(self.sizes[key], dim=_axis(key))
+        keys = [*parts, *self.numbers]
+        return [
+            MeshGraph(**dict(zip(keys, values, strict=True)))
+            for values in zip(*parts.values(), *self.numbers.values(), strict=True)
+        ]
+
+
+def _axis(key: str) -> int:
+    return 1 if key in ("edge_index", "coarse_edges") else 0
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """A data set in memory, which processes share.
+
+    Attributes:
+        study: what it is.
+        graphs: split of the file → graphs; their last inputs are the harmonic ones where there are any.
+        errors: tested split → what errors need.
+        indices: split → samples of the file.
+        config: what models read with the harmonic inputs.
+    """
+
+    study: StudySet
+    graphs: dict[str, "Packed"]
+    errors: dict[str, list[MeshErrors]]
+    indices: dict[str, list[int]]
+    config: FlareConnectConfig
+
+    def around(self, harmonic: bool) -> FlareConnectConfig:
+        """What models read with or without the harmonic inputs."""
+        inputs = {name: width for name, width in self.config.inputs.items() if harmonic or name != HARMONIC}
+        return replace(self.config, inputs=inputs)
+
+    def view(self, split: str, harmonic: bool, device: torch.device) -> list[Data]:
+        """The graphs of a split on a device."""
+        width = 0 if harmonic else self.config.inputs.get(HARMONIC, 0)
+        return self.graphs[split].on(device, width)
+
+    def statistics(self, harmonic: bool) -> dict[str, torch.Tensor]:
+        """Of the training split: buffers of a model."""
+        model = FlareConnect(replace(self.around(harmonic), architecture=OURS))
+        model.fit_statistics(self.view("train", harmonic, torch.device("cpu")))
+        return {name: value for name, value in model.state_dict().items() if not name.startswith("trunk.")}
+
+
+def prepare(study: StudySet, path: Path, num_workers: int) -> Prepared:
+    """Everything of a file, with a progress bar."""
+    with MeshStore(path) as store:
+        splits = {name: [int(i) for i in store.split(name)] for name in ("train", "val", *study.splits)}
+        config = _config(study, store)
+    jobs = [(i, name in study.splits) for name, indices in splits.items() for i in indices]
+    # Tensors from workers come as files in memory; as open files there would be more than a process may hold.
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    _open.update(path=str(path), study=study, config=config, store=None)
+    with multiprocessing.get_context("fork").Pool(num_workers, initializer=_alone) as pool:
+        done = tqdm(pool.imap(_one, jobs, chunksize=4), total=len(jobs), desc=f"{study.name}: graphs", unit="mesh")
+        made = dict(zip([i for i, _ in jobs], done, strict=True))
+    return Prepared(
+        study=study,
+        graphs={name: Packed([made[i][0] for i in indices]) for name, indices in splits.items()},
+        errors={name: [made[i][1] for i in splits[name]] for name in study.splits},
+        indices=splits,
+        config=config,
+    )
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _config(study: StudySet, store: MeshStore) -> FlareConnectConfig:
+    mesh = store[0]
+    inputs = {name: mesh.point_data[name][0].numel() for name in study.inputs}
+    if study.harmonic is not None:
+        inputs[HARMONIC] = study.harmonic(mesh).shape[1]
+    return FlareConnectConfig(
+        dim=mesh.dim,
+        outputs={study.output: 1},
+        inputs=inputs,
+        conditions={name: mesh.global_data[name].numel() for name in study.conditions},
+        directional=study.directional,
+        boundary_sets=study.boundary_sets,
+        architecture=_ALL,
+    )
+
+
+def _one(job: tuple[int, bool]) -> tuple[dict[str, Any], MeshErrors | None]:
+    index, tested = job
+    if _open["store"] is None:
+        _open["store"] = MeshStore(_open["path"])
+    mesh, study = _open["store"][index], _open["study"]
+    if study.harmonic is not None:
+        mesh.point_data[HARMONIC] = study.harmonic(mesh).float()
+    graph = build_graph(mesh, _open["config"], with_targets=True)
+    # As arrays they are copied through a pipe, and those who train need no such file.
+    arrays = {
+        key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in graph.to_dict().items()
+    }
+    return arrays, MeshErrors.prepare(mesh) if tested else None

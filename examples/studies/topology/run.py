@@ -1,0 +1,85 @@
+"""Fields that jump between close points: ours, its ablations and the peers, the same time and parameters for each.
+
+    python examples/studies/topology/run.py                     # on a machine with GPUs: all sets and models, hours
+    python examples/studies/topology/run.py --sets plates --models ours FLARE --seconds 120 --seeds 1
+    python examples/studies/topology/run.py --report            # tables and pictures from the results, where PyVista is
+    python examples/studies/topology/run.py --quick             # two cores, a minute: only to see it run
+
+Generates the data, tries three learning rates for each model on a third of the time, trains the best with every seed,
+and writes a row for each model, split and seed into `results/<set>.json`. Rows that are there are not made again, so an
+interrupted run goes on where it was. `--out` keeps data and the worst meshes of each model for the pictures.
+"""
+
+import argparse
+import itertools
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import contestants
+import report
+from jobs import Job, Results, run_all
+from preparing import prepare
+from sets import SETS
+
+HERE = Path(__file__).parent
+RATES = (5e-4, 1e-3, 2e-3)
+
+
+def main(args: argparse.Namespace) -> None:
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in args.sets:
+        study = SETS[name]
+        results = Results((args.out if args.quick else args.results) / f"{name}{'_quick' if args.quick else ''}.json")
+        both = (False, True) if study.harmonic is not None else (False,)
+        kinds = [h for h in both if args.harmonic is None or h == (args.harmonic == "with")]
+        todo = [(model, harmonic) for model in args.models for harmonic in kinds]
+        prepared = prepare(
+            study, study.generate(args.out, args.quick, args.workers), args.workers or os.cpu_count() or 1
+        )
+        rates = [args.learning_rate] if args.learning_rate else list(RATES)
+        if len(rates) > 1:
+            tuning = [
+                Job(model=m, harmonic=h, seed=0, learning_rate=rate, seconds=args.seconds / 3, tuning=True)
+                for (m, h), rate in itertools.product(todo, rates)
+            ]
+            run_all(prepared, tuning, results, args)
+        final = [
+            Job(model=m, harmonic=h, seed=s, learning_rate=results.best_rate(m, h, rates), seconds=args.seconds)
+            for s, (m, h) in itertools.product(range(args.seeds), todo)
+        ]
+        run_all(prepared, final, results, args)
+        print(report.table(results.rows))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/studies/topology"), help="folder for data and pictures")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="which data sets")
+    parser.add_argument("--models", nargs="+", choices=contestants.NAMES, default=list(contestants.NAMES))
+    parser.add_argument(
+        "--harmonic", choices=["with", "without"], default=None, help="only with these inputs, or without"
+    )
+    parser.add_argument("--seconds", type=float, default=300.0, help="of training for each run")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each model")
+    parser.add_argument("--learning_rate", type=float, default=None, help="one for all, instead of trying three")
+    parser.add_argument("--per_gpu", type=int, default=3, help="runs that share a GPU: small models leave it idle")
+    parser.add_argument("--workers", type=int, default=None, help="processes that make meshes; all cores by default")
+    parser.add_argument("--quick", action="store_true", help="tiny meshes, seconds of training")
+    parser.add_argument("--report", action="store_true", help="only tables and pictures")
+    args = parser.parse_args()
+    if args.quick:
+        args.seconds, args.seeds, args.learning_rate = 3.0, 1, 1e-3
+    return args
+
+
+if __name__ == "__main__":
+    given = arguments()
+    if given.report:
+        report.write(given.results, given.out)
+    else:
+        main(given)

@@ -1,0 +1,106 @@
+"""The data sets of the study: what is generated, what a model reads and predicts, and the features from one solve."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flare_connect.mesh import Mesh
+from flare_connect.mesh.harmonic_features import cell_features, harmonic_features
+
+HARMONIC = "harmonic"
+# Loads in these units give features of about one: the largest traction's order, and the strain of the cells.
+TRACTION, STRAIN = 0.01, 0.01
+SIDES = ("left", "right", "bottom", "top", "slits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySet:
+    """One data set.
+
+    Attributes:
+        name: in tables.
+        output: the point field to predict.
+        conditions: per-mesh numbers that models read.
+        directional: those of them that act along normals.
+        inputs: point fields that models read.
+        boundary_sets: types of boundary.
+        splits: split of the file → its name in tables.
+        counts: samples of each split, whole and quick.
+        options: further settings of the generator.
+        kind: "slit_plates" or "unit_cells".
+        harmonic: inputs of a mesh from one solve of Laplace's equation; None where that would be the answer.
+    """
+
+    name: str
+    output: str
+    conditions: tuple[str, ...]
+    directional: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    boundary_sets: tuple[str, ...]
+    splits: dict[str, str]
+    counts: dict[str, int]
+    options: dict[str, Any]
+    kind: str
+    harmonic: Callable[[Mesh], Tensor] | None = None
+
+    def config(self, quick: bool) -> Any:
+        """Settings of the generator."""
+        from flare_datasets.slit_plates import SlitPlateConfig
+        from flare_datasets.unit_cells import UnitCellConfig
+
+        cls = SlitPlateConfig if self.kind == "slit_plates" else UnitCellConfig
+        counts = self.counts
+        if quick:
+            counts = {name: 8 if name == "num_train" else 1 for name in counts}
+        # Coarse elements are wide, and openings are counted in them.
+        narrow = {"opening": (0.25, 1.0)} if quick and self.kind == "slit_plates" else {}
+        return cls(num_nodes=1_500 if quick else 5_000, **counts, **self.options, **narrow)
+
+    def generate(self, folder: Path, quick: bool, num_workers: int | None) -> Path:
+        """Make the file, or take it as it is."""
+        from flare_datasets import slit_plates, unit_cells
+
+        module = slit_plates if self.kind == "slit_plates" else unit_cells
+        path = folder / f"{self.name}{'_quick' if quick else ''}.h5"
+        return module.generate(path, self.config(quick), num_workers=num_workers)
+
+
+def _pull(mesh: Mesh) -> Tensor:
+    return harmonic_features(mesh, {"left": 0.0}, {"right": mesh.global_data["traction"].reshape(-1) / TRACTION})
+
+
+def _strain(mesh: Mesh) -> Tensor:
+    exx, eyy, exy = (mesh.global_data["macro_strain"].reshape(-1) / STRAIN).tolist()
+    return cell_features(mesh, torch.tensor([[exx, exy], [exy, eyy]]))
+
+
+_PLATES = {"num_train": 1_000, "num_val": 50, "num_test": 100} | {
+    f"num_{name}": 50 for name in ("more", "serpentine", "comb", "spiral")
+}
+_PLATE_SPLITS = {"test": "id", "more": "more slits", "serpentine": "serpentine", "comb": "comb", "spiral": "spiral"}
+
+SETS = {
+    s.name: s
+    for s in (
+        StudySet(
+            name="plates", kind="slit_plates", output="von_mises", conditions=("traction",), directional=("traction",),
+            boundary_sets=SIDES, splits=_PLATE_SPLITS, counts=_PLATES, harmonic=_pull,
+            options={"physics": "elasticity", "serpentine_slits": (2, 3), "long_slit": (0.45, 0.6)},
+        ),
+        StudySet(
+            name="heat", kind="slit_plates", output="temperature", conditions=("temperatures",), inputs=("source",),
+            boundary_sets=SIDES, splits=_PLATE_SPLITS, counts=_PLATES, options={"physics": "heat"},
+        ),
+        StudySet(
+            name="cells", kind="unit_cells", output="von_mises", conditions=("macro_strain",),
+            directional=("macro_strain",), boundary_sets=("holes",), harmonic=_strain, options={},
+            splits={"test": "id", "shift": "more holes", "contact": "near contact", "thin": "thin bridges"},
+            counts={"num_train": 1_000, "num_val": 50, "num_test": 100, "num_shift": 100, "num_contact": 50,
+                    "num_thin": 50},
+        ),
+    )
+}  # fmt: skip
