@@ -2,6 +2,7 @@
 
 from .anchored import AnchoredFlare, Anchors
 from .attention import FlareAttention
+from .cluster import ClusterFlare, ClusterOrder
 from .coarse import CoarseCycle, CoarseGraph
 from .conditioning import AdaptiveNorm, BoundaryConditioner
 from .hybrid import BlockInputs, HybridBlock
@@ -14,6 +15,8 @@ __all__ = [
     "Anchors",
     "BlockInputs",
     "BoundaryConditioner",
+    "ClusterFlare",
+    "ClusterOrder",
     "CoarseCycle",
     "CoarseGraph",
     "FlareAttention",
