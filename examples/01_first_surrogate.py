@@ -49,7 +49,9 @@ def main(out: Path, num_cells: int, num_nodes: int, epochs: int) -> None:
             # A strain has a direction: tell each node how it acts on the hole nearby.
             directional=("macro_strain",),
             # The holes are free surfaces, the sides are periodic: only the holes are a boundary to the physics.
-            boundary_sets=("holes",),
+            boundary={"holes": "free"},
+            # One Laplace solve a cell tells each node how the strain goes round the holes.
+            harmonic="macro_strain",
             batch_size=4,
         ),
         # Small, so that a CPU trains it in minutes; the defaults are larger.

@@ -46,7 +46,7 @@ def main(folder: Path | None, out: Path, num_files: int, epochs: int) -> None:
             path=str(out / "plates.h5"),
             outputs=("von_mises",),
             conditions=("tension",),  # numbers of the whole mesh: field data in the file
-            boundary_sets=("hole", "edge"),  # node sets: two types of boundary, told apart
+            boundary={"hole": "free", "edge": "free"},  # node sets: two types of boundary, told apart
             val_split="val",
             batch_size=4,
         ),

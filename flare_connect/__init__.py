@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from .mesh import write_store as write_store
     from .metrics import evaluate_fields as evaluate_fields
     from .models import Architecture as Architecture
+    from .models import Fixed as Fixed
     from .models import FlareConnect as FlareConnect
     from .models import FlareConnectConfig as FlareConnectConfig
+    from .models import Flux as Flux
+    from .models import Free as Free
+    from .models import Traction as Traction
+    from .models import Value as Value
     from .train import DataConfig as DataConfig
     from .train import OptimiserConfig as OptimiserConfig
     from .train import TrainConfig as TrainConfig
@@ -52,7 +57,7 @@ _HOME = {
     ),
     "mesh": ("Mesh", "MeshCache", "MeshStore", "NamedSet", "load_mesh", "prepare_meshes", "write_store"),
     "metrics": ("evaluate_fields",),
-    "models": ("Architecture", "FlareConnect", "FlareConnectConfig"),
+    "models": ("Architecture", "Fixed", "FlareConnect", "FlareConnectConfig", "Flux", "Free", "Traction", "Value"),
     "train": ("DataConfig", "OptimiserConfig", "TrainConfig", "evaluate", "fit"),
     "viz": ("plot_field", "plot_mesh", "plot_topology", "plot_worst", "save_fields"),
 }

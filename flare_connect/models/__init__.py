@@ -5,6 +5,12 @@ from typing import TYPE_CHECKING
 from flare_connect.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .boundary import BoundaryCondition as BoundaryCondition
+    from .boundary import Fixed as Fixed
+    from .boundary import Flux as Flux
+    from .boundary import Free as Free
+    from .boundary import Traction as Traction
+    from .boundary import Value as Value
     from .config import Architecture as Architecture
     from .config import FlareConnectConfig as FlareConnectConfig
     from .features import build_graph as build_graph
@@ -14,6 +20,7 @@ if TYPE_CHECKING:
     from .surrogate import FlareConnect as FlareConnect
 
 _HOME = {
+    "boundary": ("BoundaryCondition", "Fixed", "Flux", "Free", "Traction", "Value"),
     "config": ("Architecture", "FlareConnectConfig"),
     "features": ("build_graph",),
     "pretrained": ("load_pretrained", "save_pretrained"),

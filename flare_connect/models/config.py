@@ -3,9 +3,12 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from flare_connect.errors import ConfigError
+
+from .roles import ESSENTIAL, Role, read_roles
 
 # What the backward pass computes again instead of keeping it; a matter of training, not of the model that is saved.
 Recompute = Literal["nothing", "blocks", "layers"]
@@ -27,6 +30,7 @@ class Architecture:
         anchor_scales: κ of the diffusion costs, see `flare_connect.mesh.diffusion_cost`; heads take them in turn.
         message_passing: message passing along the mesh in each block, after the attention.
         num_rounds: rounds of it a block.
+        cluster_latents: latents a head of attention within each cluster around the anchors, in each block; 0 for none.
         coarse_rounds: rounds along the coarse graph of the clusters around the anchors in each block; 0 for none.
         boundary_tokens: boundary nodes as tokens that the latents gather from.
         quadrature: weigh points by their node volume in the gather, so that refining the mesh keeps the answer.
@@ -49,6 +53,7 @@ class Architecture:
     anchor_scales: tuple[float, ...] = (1.0, 60.0)
     message_passing: bool = True
     num_rounds: int = 1
+    cluster_latents: int = 0
     coarse_rounds: int = 0
     boundary_tokens: bool = True
     quadrature: bool = True
@@ -76,8 +81,9 @@ class Architecture:
                 f"`num_frequencies` must be ≥ 0 and `num_kv_layers` ≥ −1, got {self.num_frequencies} and "
                 f"{self.num_kv_layers}"
             )
-        if self.coarse_rounds < 0:
-            raise ConfigError(f"`coarse_rounds` must be 0 or more, got {self.coarse_rounds}")
+        for name in ("coarse_rounds", "cluster_latents"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
         if self.num_rounds > 1 and not self.message_passing:
             raise ConfigError("`num_rounds` does nothing without `message_passing`: set it to 1")
         if self.mlp_ratio <= 0:
@@ -128,12 +134,17 @@ class FlareConnectConfig:
         directional: those of the conditions that have a direction: vectors (width `dim`), or symmetric tensors (width
             3 in 2-D as xx, yy, xy; 6 in 3-D as xx, yy, zz, yz, xz, xy). Each node is also given their projection on
             the normal of the boundary nearby, which is how a load or a strain acts on a hole.
-        boundary_sets: named sets that tell boundary types apart; empty: all boundary nodes are of one type.
+        boundary: named set → what it is to the model: "free"; "fixed", held at zero; "value:NAME", held at the
+            condition NAME; "flux:NAME" or "traction:NAME", passed or pulled by it. NAME may be one number of a
+            condition, as in "value:temperatures[0]". The set "*" is the boundary in no other set. Each role is told
+            apart, values are given to its nodes. Empty: all boundary nodes are of one type.
+        harmonic: inputs from one solve of Laplace's equation on each mesh: "boundary" for the values and loads of
+            `boundary`; or a condition that is the mean gradient (a vector or a symmetric tensor) of a periodic cell.
         units: units of the fields, carried along to predictions.
         architecture: sizes and switches.
 
     Raises:
-        ConfigError: if a width is not positive or nothing is predicted.
+        ConfigError: if a width is not positive, nothing is predicted, or a role of the boundary cannot be.
     """
 
     dim: int
@@ -141,7 +152,8 @@ class FlareConnectConfig:
     inputs: dict[str, int] = field(default_factory=dict)
     conditions: dict[str, int] = field(default_factory=dict)
     directional: tuple[str, ...] = ()
-    boundary_sets: tuple[str, ...] = ()
+    boundary: dict[str, str] = field(default_factory=dict)
+    harmonic: str = ""
     units: dict[str, str] = field(default_factory=dict)
     architecture: Architecture = field(default_factory=Architecture)
 
@@ -156,22 +168,40 @@ class FlareConnectConfig:
                 if width < 1:
                     raise ConfigError(f"`{group}`: the width of {name!r} must be at least 1, got {width}")
         for name in self.directional:
-            allowed = (self.dim, self.dim * (self.dim + 1) // 2)
-            if self.conditions.get(name) not in allowed:
-                raise ConfigError(
-                    f"`directional` names {name!r}: it must be a condition of width {allowed[0]} (vector) or "
-                    f"{allowed[1]} (symmetric tensor), got {self.conditions.get(name, 'no such condition')}"
-                )
+            self._check_directed("directional", name)
+        read_roles(self.boundary, self.conditions)
         both = sorted(set(self.outputs) & set(self.inputs))
         if both:
             raise ConfigError(f"{both[0]!r} is an input and an output; predicting what is given tells nothing")
+        self._check_harmonic()
+
+    @cached_property
+    def roles(self) -> tuple[Role, ...]:
+        """The entries of `boundary`, read."""
+        return read_roles(self.boundary, self.conditions)
+
+    def _check_harmonic(self) -> None:
+        if self.harmonic == "boundary":
+            kinds = {role.kind for role in self.roles}
+            if not kinds & set(ESSENTIAL) or not any(role.condition for role in self.roles):
+                raise ConfigError(
+                    "`harmonic` is 'boundary', so `boundary` must hold some set (fixed, value) and give a value, flux "
+                    f"or traction; it is {self.boundary}"
+                )
+        elif self.harmonic:
+            self._check_directed("harmonic", self.harmonic)
+
+    def _check_directed(self, what: str, name: str) -> None:
+        allowed = (self.dim, self.dim * (self.dim + 1) // 2)
+        if self.conditions.get(name) not in allowed:
+            raise ConfigError(
+                f"`{what}` names {name!r}: it must be a condition of width {allowed[0]} (vector) or "
+                f"{allowed[1]} (symmetric tensor), got {self.conditions.get(name, 'no such condition')}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data."""
-        return dataclasses.asdict(self) | {
-            "boundary_sets": list(self.boundary_sets),
-            "directional": list(self.directional),
-        }
+        return dataclasses.asdict(self) | {"directional": list(self.directional)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "FlareConnectConfig":
@@ -185,9 +215,8 @@ class FlareConnectConfig:
         if "anchor_scales" in sizes:
             sizes["anchor_scales"] = tuple(sizes["anchor_scales"])
         architecture = _build(Architecture, sizes, "architecture")
-        for name in ("boundary_sets", "directional"):
-            data[name] = tuple(data.get(name, ()))
-        return _build(cls, data | {"architecture": architecture}, "model")
+        directional = tuple(data.get("directional", ()))
+        return _build(cls, data | {"architecture": architecture, "directional": directional}, "model")
 
 
 def _build(cls: type, data: dict[str, Any], what: str) -> Any:

@@ -19,6 +19,7 @@ from flare_connect.errors import InputError
 from flare_connect.mesh import Mesh, MeshCache, anchor_costs, anchors, coarse_mesh
 from flare_kernels import Segments
 
+from .boundary import boundary_values, harmonic_inputs, num_boundary_values, num_harmonic_features, role_nodes
 from .config import FlareConnectConfig
 
 # Neighbours on the boundary whose normals are blended; the farthest one has weight zero, so that ties do not matter.
@@ -30,14 +31,14 @@ _BOUNDARY_LAYER = 0.05
 def num_node_features(config: FlareConnectConfig) -> int:
     """Width F of the node features that `build_graph` makes, inputs included."""
     geometry = config.dim * (1 + 2 * config.architecture.num_frequencies)
-    boundary = max(len(config.boundary_sets), 1) + 2 + config.dim
+    boundary = max(len(config.boundary), 1) + 2 + config.dim
     return geometry + boundary + num_standardised_features(config)
 
 
 def num_standardised_features(config: FlareConnectConfig) -> int:
     """How many of the node features, the last ones, have physical units and are to be standardised."""
     projections = sum(1 if config.conditions[name] == config.dim else config.dim + 1 for name in config.directional)
-    return projections + sum(config.inputs.values())
+    return projections + num_boundary_values(config) + num_harmonic_features(config) + sum(config.inputs.values())
 
 
 def num_edge_features(config: FlareConnectConfig) -> int:
@@ -81,21 +82,24 @@ def build_graph(
         cache: where anchors and costs are kept, and taken from if they are there.
 
     Returns:
-        A graph with `x [N, F]` (positions as sines and cosines, boundary type, distance
-        and normal, projections of directional conditions, inputs),
+        A graph with `x [N, F]` (positions as sines and cosines, boundary type, distance and normal, projections of
+        directional conditions, values given at the boundary, harmonic inputs, inputs),
         `edge_index [2, E]`, `edge_attr [E, dim + 3]`, `boundary_index [Nb]`, `log_weight [N]`, `condition [1, G]` and,
         if asked for, `y [N, Cout]`; all float32, inputs and targets not normalised. With anchors also `cost [N, S, M]`
-        in half precision; with coarse cycles `cluster [N]`, `coarse_edges [2, Ec]` and `coarse_attr [Ec, dim + 1]`.
+        in half precision; with clusters `cluster [N]`, and for coarse cycles `coarse_edges [2, Ec]` and
+        `coarse_attr [Ec, dim + 1]`.
 
     Raises:
-        InputError: if the mesh has another dimension, or lacks a field or a set.
+        InputError: if the mesh has another dimension, lacks a field or a set, or its conditions leave the harmonic
+            inputs open.
     """
     _check(mesh, config, with_targets)
     pos = mesh.pos.double().numpy()
     low, high = pos.min(0), pos.max(0)
     half_size = float((high - low).max()) / 2
     scaled = torch.from_numpy((pos - (low + high) / 2) / half_size)
-    boundary, flags = _boundary(mesh, config)
+    at = role_nodes(mesh, config.roles)
+    boundary, flags = _boundary(mesh, at)
     layer = _boundary_layer(mesh, boundary, half_size)
     normals = layer[:, -config.dim :]
     graph = MeshGraph(
@@ -105,6 +109,8 @@ def build_graph(
                 flags,
                 layer,
                 *(_projections(mesh.global_data[name].double(), normals) for name in config.directional),
+                boundary_values(mesh, config, at),
+                *([harmonic_inputs(mesh, config)] if config.harmonic else []),
                 *(_columns(mesh.point_data[name]) for name in config.inputs),
             ],
             dim=1,
@@ -121,13 +127,14 @@ def build_graph(
         options: dict[str, Any] = {"kind": arch.anchors, "scales": arch.anchor_scales}
         kept = partial(cache, anchor_costs) if cache else anchor_costs
         nodes, graph.cost = kept(mesh, arch.num_latents, **options)
-    if arch.coarse_rounds:
+    if arch.coarse_rounds or arch.cluster_latents:
         if arch.anchors == "none":
             nodes = anchors(mesh, min(arch.num_latents, mesh.num_nodes - len(mesh.orphan_nodes)))[0]
         coarse = coarse_mesh(mesh, nodes)
-        graph.cluster, graph.coarse_edges, graph.num_clusters = coarse.cluster, coarse.edges, arch.num_latents + 1
-        lengths = (coarse.length / half_size).log()[:, None]
-        graph.coarse_attr = torch.cat([coarse.direction, lengths], dim=1).float()
+        graph.cluster, graph.num_clusters = coarse.cluster, arch.num_latents + 1
+        if arch.coarse_rounds:
+            lengths = (coarse.length / half_size).log()[:, None]
+            graph.coarse_edges, graph.coarse_attr = coarse.edges, torch.cat([coarse.direction, lengths], dim=1).float()
     if with_targets:
         graph.y = torch.cat([_columns(mesh.point_data[name]) for name in config.outputs], dim=1).float()
     return graph
@@ -160,12 +167,6 @@ def _check(mesh: Mesh, config: FlareConnectConfig, with_targets: bool) -> None:
             _check_field(role, name, width, mesh.point_data, "point field")
     for name, width in config.conditions.items():
         _check_field("condition", name, width, mesh.global_data, "global field")
-    for name in config.boundary_sets:
-        if name not in mesh.sets:
-            raise InputError(
-                f"the model distinguishes the boundary set {name!r}, which the mesh lacks; sets of the mesh: "
-                f"{_listed(mesh.sets)}"
-            )
 
 
 def _check_field(role: str, name: str, width: int, present: dict[str, Tensor], kind: str) -> None:
@@ -191,9 +192,8 @@ def _positions(scaled: Float[Tensor, "N dim"], num_frequencies: int) -> Float[Te
     return torch.cat([scaled, angles.sin(), angles.cos()], dim=1)
 
 
-def _boundary(mesh: Mesh, config: FlareConnectConfig) -> tuple[Tensor, Tensor]:
+def _boundary(mesh: Mesh, groups: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Nodes of the boundary that conditions live on, and a column for each type."""
-    groups = [mesh.set_nodes(name) for name in config.boundary_sets] or [mesh.boundary_nodes]
     flags = torch.zeros(mesh.num_nodes, len(groups), dtype=torch.float64)
     for column, nodes in enumerate(groups):
         flags[nodes, column] = 1.0

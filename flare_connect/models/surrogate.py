@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from flare_connect.mesh import Mesh, MeshCache
-from flare_connect.nn import Anchors, CoarseGraph
+from flare_connect.nn import Anchors, ClusterOrder, CoarseGraph
 from flare_kernels import Segments
 
+from .boundary import Boundary, with_boundary
 from .config import FlareConnectConfig
 from .features import (
     build_graph,
@@ -85,6 +86,7 @@ class FlareConnect(nn.Module):
             edge_index=graph.edge_index if arch.message_passing else None,
             edge_attr=graph.edge_attr if arch.message_passing else None,
             anchors=self._anchors(graph) if arch.num_scales else None,
+            clusters=self._clusters(graph, segments.num_segments) if arch.cluster_latents else None,
             coarse=self._coarse(graph, segments.num_segments) if arch.coarse_rounds else None,
             rank=rank,
         )
@@ -94,11 +96,17 @@ class FlareConnect(nn.Module):
         return build_graph(mesh, self.config, with_targets=with_targets, cache=cache)
 
     @torch.no_grad()
-    def predict(self, mesh: Mesh, *, rank: int | None = None) -> dict[str, Tensor]:
+    def predict(self, mesh: Mesh, *, boundary: Boundary | None = None, rank: int | None = None) -> dict[str, Tensor]:
         """Fields on a mesh, in physical units.
+
+        ```python
+        model.predict(mesh, boundary={"clamp": "fixed", "load": fc.Traction([0.0, -2.0])})
+        ```
 
         Args:
             mesh: a mesh with the fields and sets that the configuration names.
+            boundary: what the mesh's own sets are, where they have other names than in training, and the values there:
+                set → "free", "fixed", `Value`, `Flux` or `Traction`; see `boundary.with_boundary`.
             rank: latents to use; None for all.
 
         Returns:
@@ -107,6 +115,8 @@ class FlareConnect(nn.Module):
         Raises:
             InputError: if the mesh does not fit the model.
         """
+        if boundary is not None:
+            mesh = with_boundary(mesh, self.config, boundary)
         graph = self.build_graph(mesh).to(self.device)
         was_training = self.training
         self.eval()
@@ -143,6 +153,10 @@ class FlareConnect(nn.Module):
         if self.config.architecture.boundary_tokens:
             tokens = graph.cost[graph.boundary_index].transpose(1, 2)
         return Anchors(cost=graph.cost.transpose(1, 2), typical=self.typical_cost, token_cost=tokens)
+
+    def _clusters(self, graph: Data, num_meshes: int) -> ClusterOrder:
+        count = num_meshes * (self.config.architecture.num_latents + 1)
+        return ClusterOrder.from_clusters(graph.cluster, count)
 
     def _coarse(self, graph: Data, num_meshes: int) -> CoarseGraph:
         return CoarseGraph(

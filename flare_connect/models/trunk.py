@@ -12,6 +12,8 @@ from flare_connect.nn import (
     Anchors,
     BlockInputs,
     BoundaryConditioner,
+    ClusterFlare,
+    ClusterOrder,
     CoarseGraph,
     FlareAttention,
     HybridBlock,
@@ -74,6 +76,7 @@ class Trunk(nn.Module):
         edge_index: Int[Tensor, "2 Ne"] | None = None,
         edge_attr: Float[Tensor, "Ne E"] | None = None,
         anchors: Anchors | None = None,
+        clusters: ClusterOrder | None = None,
         coarse: CoarseGraph | None = None,
         rank: int | None = None,
     ) -> Float[Tensor, "N Cout"]:
@@ -89,6 +92,7 @@ class Trunk(nn.Module):
             edge_index: directed edges.
             edge_attr: their features.
             anchors: where latents sit; only for anchored attention.
+            clusters: points sorted by cluster; only for attention in clusters.
             coarse: clusters and how they touch; only for coarse cycles.
             rank: latents to use; None for all.
         """
@@ -97,6 +101,7 @@ class Trunk(nn.Module):
             log_weights=log_weights,
             edge_index=edge_index,
             edge_attr=edge_attr,
+            clusters=clusters,
             coarse=coarse,
             tokens=None if self.tokens is None or boundary_index is None else self.tokens(x[boundary_index]),
             token_segments=joint,
@@ -130,11 +135,20 @@ def _block(arch: Architecture, edge_features: int, coarse_features: int) -> Hybr
             qk_norm=arch.qk_norm,
             separate_decode=arch.separate_decode,
         )
+    clusters = None
+    if arch.cluster_latents:
+        clusters = ClusterFlare(
+            arch.channels,
+            num_heads=arch.num_heads,
+            num_latents=arch.cluster_latents,
+            num_kv_layers=arch.num_kv_layers,
+        )
     return HybridBlock(
         arch.channels,
         attention=attention,
         edge_features=edge_features,
         num_rounds=arch.num_rounds,
+        clusters=clusters,
         coarse_features=coarse_features,
         coarse_rounds=arch.coarse_rounds,
         condition_features=arch.channels,

@@ -19,7 +19,10 @@ class DataConfig:
         conditions: per-mesh numbers that the model reads (load, material).
         directional: those of the conditions that are vectors or symmetric tensors (xx, yy, xy); each node is also
             given their projection on the normal of the boundary nearby.
-        boundary_sets: named sets that tell boundary types apart; empty: the whole boundary is one type.
+        boundary: named set → "free", "fixed", "value:NAME", "flux:NAME" or "traction:NAME", NAME being one of the
+            conditions; "*" is the boundary in no other set. Empty: the whole boundary is of one type.
+        harmonic: inputs from one Laplace solve a mesh: "boundary", or a condition that is the mean gradient of a
+            periodic cell; empty: none.
         train_split: split to train on.
         val_split: split to validate on, and to choose the best weights by; not the one that is reported in the end.
         batch_size: meshes a step.
@@ -33,7 +36,8 @@ class DataConfig:
     inputs: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
     directional: tuple[str, ...] = ()
-    boundary_sets: tuple[str, ...] = ()
+    boundary: dict[str, str] = field(default_factory=dict)
+    harmonic: str = ""
     train_split: str = "train"
     val_split: str = "val"
     batch_size: int = 8

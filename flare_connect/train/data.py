@@ -160,7 +160,8 @@ def resolve(store: MeshStore, index: int, data: DataConfig, architecture: Archit
         inputs=widths(data.inputs, mesh.point_data, "point field", False),
         conditions=widths(data.conditions, mesh.global_data, "per-mesh number", True),
         directional=tuple(data.directional),
-        boundary_sets=tuple(data.boundary_sets),
+        boundary=dict(data.boundary),
+        harmonic=data.harmonic,
         units={name: mesh.units[name] for name in data.outputs if name in mesh.units},
         architecture=architecture,
     )

@@ -86,5 +86,5 @@ def test_yaml_of_the_page_is_a_training_run(repository, tmp_path):
     parser = ArgumentParser()
     _train_arguments(parser)
     settings = parser.parse_args(["--config", str(file), "--optimiser.epochs", "7"])
-    assert settings.data.boundary_sets == ("holes",)
+    assert settings.data.boundary == {"holes": "free"}
     assert settings.optimiser.epochs == 7

@@ -24,6 +24,8 @@ VARIANTS = {
     "adapted": {"queries": "adapted", "separate_decode": True},
     "coarse": {"coarse_rounds": 2, "num_rounds": 2},
     "coarse_alone": {"coarse_rounds": 1, "message_passing": False, "anchors": "none"},
+    "clusters": {"cluster_latents": 4, "coarse_rounds": 1},
+    "clusters_alone": {"cluster_latents": 2, "message_passing": False, "anchors": "none"},
     "geodesic": {"anchors": "geodesic", "boundary_tokens": False},
     "not_anchored": {"anchors": "none"},
     "attention_only": {"anchors": "none", "message_passing": False, "boundary_tokens": False, "quadrature": False},
@@ -36,7 +38,7 @@ def config(**options):
         dim=2,
         outputs={"stress": 1, "displacement": 2},
         conditions={"load": 2},
-        boundary_sets=("left",),
+        boundary={"left": "free"},
         architecture=Architecture(**SMALL | options),
     )
 
@@ -81,7 +83,7 @@ from fixtures_meshes import plate
 from flare_connect.models.features import collate
 
 config = fc.FlareConnectConfig(
-    dim=2, outputs={"stress": 1}, conditions={"load": 2}, boundary_sets=("left",),
+    dim=2, outputs={"stress": 1}, conditions={"load": 2}, boundary={"left": "free"},
     architecture=fc.Architecture(channels=16, num_blocks=3, num_heads=4, num_latents=8),
 )
 model = fc.FlareConnect(config)

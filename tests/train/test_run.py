@@ -173,7 +173,7 @@ def test_without_averaging_and_lazily(data, tmp_path):
     [
         ({"outputs": ("heat",)}, InputError, "no point field 'heat'; it has: "),
         ({"conditions": ("wind",)}, InputError, "no per-mesh number 'wind'; it has: 'load'"),
-        ({"boundary_sets": ("top",)}, InputError, "boundary set 'top', which the mesh lacks"),
+        ({"boundary": {"top": "free"}}, InputError, "boundary set 'top', which the mesh lacks"),
         ({"train_split": "all"}, StoreError, "no split 'all'"),
         ({"val_split": "none"}, InputError, "the split 'none'"),
         ({"path": "nowhere.h5"}, StoreError, "nowhere.h5"),

@@ -21,6 +21,7 @@ _AROUND = replace(OURS, anchors="none", quadrature=False)
 SETTINGS: dict[str, Architecture] = {
     "ours": OURS,
     "ours, 3 rounds": replace(OURS, num_rounds=3),
+    "ours, clusters": replace(OURS, cluster_latents=8),
     "ours, coarse cycle": replace(OURS, coarse_rounds=2),
     "no anchors": replace(OURS, anchors="none"),
     "no message passing": replace(OURS, message_passing=False),

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from contestants import OURS
-from sets import HARMONIC, StudySet
+from sets import StudySet
 from torch_geometric.data import Data
 from tqdm import tqdm
 
 from flare_connect.mesh import MeshStore
 from flare_connect.metrics import MeshErrors
 from flare_connect.models import FlareConnect, FlareConnectConfig
+from flare_connect.models.boundary import num_harmonic_features
 from flare_connect.models.features import MeshGraph, build_graph
 
 # Everything that any contestant reads is in the graph.
@@ -66,7 +67,7 @@ class Prepared:
 
     Attributes:
         study: what it is.
-        graphs: split of the file → graphs; their last inputs are the harmonic ones where there are any.
+        graphs: split of the file → graphs; their last features are the harmonic ones where there are any.
         errors: tested split → what errors need.
         indices: split → samples of the file.
         config: what models read with the harmonic inputs.
@@ -80,12 +81,11 @@ class Prepared:
 
     def around(self, harmonic: bool) -> FlareConnectConfig:
         """What models read with or without the harmonic inputs."""
-        inputs = {name: width for name, width in self.config.inputs.items() if harmonic or name != HARMONIC}
-        return replace(self.config, inputs=inputs)
+        return self.config if harmonic else replace(self.config, harmonic="")
 
     def view(self, split: str, harmonic: bool, device: torch.device) -> list[Data]:
         """The graphs of a split on a device."""
-        width = 0 if harmonic else self.config.inputs.get(HARMONIC, 0)
+        width = 0 if harmonic else num_harmonic_features(self.config)
         return self.graphs[split].on(device, width)
 
     def statistics(self, harmonic: bool) -> dict[str, torch.Tensor]:
@@ -103,7 +103,7 @@ def prepare(study: StudySet, path: Path, num_workers: int) -> Prepared:
     jobs = [(i, name in study.splits) for name, indices in splits.items() for i in indices]
     # Tensors from workers come as files in memory; as open files there would be more than a process may hold.
     torch.multiprocessing.set_sharing_strategy("file_system")
-    _open.update(path=str(path), study=study, config=config, store=None)
+    _open.update(path=str(path), config=config, store=None)
     with multiprocessing.get_context("fork").Pool(num_workers, initializer=_alone) as pool:
         done = tqdm(pool.imap(_one, jobs, chunksize=4), total=len(jobs), desc=f"{study.name}: graphs", unit="mesh")
         made = dict(zip([i for i, _ in jobs], done, strict=True))
@@ -123,16 +123,14 @@ def _alone() -> None:
 
 def _config(study: StudySet, store: MeshStore) -> FlareConnectConfig:
     mesh = store[0]
-    inputs = {name: mesh.point_data[name][0].numel() for name in study.inputs}
-    if study.harmonic is not None:
-        inputs[HARMONIC] = study.harmonic(mesh).shape[1]
     return FlareConnectConfig(
         dim=mesh.dim,
         outputs={study.output: 1},
-        inputs=inputs,
+        inputs={name: mesh.point_data[name][0].numel() for name in study.inputs},
         conditions={name: mesh.global_data[name].numel() for name in study.conditions},
         directional=study.directional,
-        boundary_sets=study.boundary_sets,
+        boundary=study.boundary,
+        harmonic=study.harmonic,
         architecture=_ALL,
     )
 
@@ -141,9 +139,7 @@ def _one(job: tuple[int, bool]) -> tuple[dict[str, Any], MeshErrors | None]:
     index, tested = job
     if _open["store"] is None:
         _open["store"] = MeshStore(_open["path"])
-    mesh, study = _open["store"][index], _open["study"]
-    if study.harmonic is not None:
-        mesh.point_data[HARMONIC] = study.harmonic(mesh).float()
+    mesh = _open["store"][index]
     graph = build_graph(mesh, _open["config"], with_targets=True)
     # As arrays they are copied through a pipe, and those who train need no such file.
     arrays = {

@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
     for name in args.sets:
         study = SETS[name]
         results = Results((args.out if args.quick else args.results) / f"{name}{'_quick' if args.quick else ''}.json")
-        both = (False, True) if study.harmonic is not None else (False,)
+        both = (False, True) if study.harmonic else (False,)
         kinds = [h for h in both if args.harmonic is None or h == (args.harmonic == "with")]
         todo = [(model, harmonic) for model in args.models for harmonic in kinds]
         prepared = prepare(

@@ -1,20 +1,8 @@
-"""The data sets of the study: what is generated, what a model reads and predicts, and the features from one solve."""
+"""The data sets of the study: what is generated, what a model reads and predicts."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
-
-from flare_connect.mesh import Mesh
-from flare_connect.mesh.harmonic_features import cell_features, harmonic_features
-
-HARMONIC = "harmonic"
-# Loads in these units give features of about one: the largest traction's order, and the strain of the cells.
-TRACTION, STRAIN = 0.01, 0.01
-SIDES = ("left", "right", "bottom", "top", "slits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +15,12 @@ class StudySet:
         conditions: per-mesh numbers that models read.
         directional: those of them that act along normals.
         inputs: point fields that models read.
-        boundary_sets: types of boundary.
+        boundary: what the named sets are.
         splits: split of the file → its name in tables.
         counts: samples of each split, whole and quick.
         options: further settings of the generator.
         kind: "slit_plates" or "unit_cells".
-        harmonic: inputs of a mesh from one solve of Laplace's equation; None where that would be the answer.
+        harmonic: what the harmonic inputs are of; empty where they would be the answer.
     """
 
     name: str
@@ -40,12 +28,12 @@ class StudySet:
     conditions: tuple[str, ...]
     directional: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
-    boundary_sets: tuple[str, ...]
+    boundary: dict[str, str]
     splits: dict[str, str]
     counts: dict[str, int]
     options: dict[str, Any]
     kind: str
-    harmonic: Callable[[Mesh], Tensor] | None = None
+    harmonic: str = ""
 
     def config(self, quick: bool) -> Any:
         """Settings of the generator."""
@@ -69,15 +57,6 @@ class StudySet:
         return module.generate(path, self.config(quick), num_workers=num_workers)
 
 
-def _pull(mesh: Mesh) -> Tensor:
-    return harmonic_features(mesh, {"left": 0.0}, {"right": mesh.global_data["traction"].reshape(-1) / TRACTION})
-
-
-def _strain(mesh: Mesh) -> Tensor:
-    exx, eyy, exy = (mesh.global_data["macro_strain"].reshape(-1) / STRAIN).tolist()
-    return cell_features(mesh, torch.tensor([[exx, exy], [exy, eyy]]))
-
-
 _PLATES = {"num_train": 1_000, "num_val": 50, "num_test": 100} | {
     f"num_{name}": 50 for name in ("more", "serpentine", "comb", "spiral")
 }
@@ -88,16 +67,18 @@ SETS = {
     for s in (
         StudySet(
             name="plates", kind="slit_plates", output="von_mises", conditions=("traction",), directional=("traction",),
-            boundary_sets=SIDES, splits=_PLATE_SPLITS, counts=_PLATES, harmonic=_pull,
+            boundary={"left": "fixed", "right": "traction:traction", "*": "free"}, harmonic="boundary",
+            splits=_PLATE_SPLITS, counts=_PLATES,
             options={"physics": "elasticity", "serpentine_slits": (2, 3), "long_slit": (0.45, 0.6)},
         ),
         StudySet(
             name="heat", kind="slit_plates", output="temperature", conditions=("temperatures",), inputs=("source",),
-            boundary_sets=SIDES, splits=_PLATE_SPLITS, counts=_PLATES, options={"physics": "heat"},
+            boundary={"left": "value:temperatures[0]", "right": "value:temperatures[1]", "*": "free"},
+            splits=_PLATE_SPLITS, counts=_PLATES, options={"physics": "heat"},
         ),
         StudySet(
             name="cells", kind="unit_cells", output="von_mises", conditions=("macro_strain",),
-            directional=("macro_strain",), boundary_sets=("holes",), harmonic=_strain, options={},
+            directional=("macro_strain",), boundary={"holes": "free"}, harmonic="macro_strain", options={},
             splits={"test": "id", "shift": "more holes", "contact": "near contact", "thin": "thin bridges"},
             counts={"num_train": 1_000, "num_val": 50, "num_test": 100, "num_shift": 100, "num_contact": 50,
                     "num_thin": 50},

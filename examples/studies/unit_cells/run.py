@@ -53,7 +53,7 @@ def train(name: str, data: Path, out: Path, quick: bool) -> None:
     cuda = torch.cuda.is_available()
     config = fc.TrainConfig(
         data=fc.DataConfig(
-            path=str(data), conditions=("macro_strain",), directional=("macro_strain",), boundary_sets=("holes",),
+            path=str(data), conditions=("macro_strain",), directional=("macro_strain",), boundary={"holes": "free"},
             batch_size=8,
         ),
         model=fc.Architecture(**{"channels": 32 if quick else 128, "num_blocks": 2 if quick else 6} | MODELS[name]),
