@@ -4,6 +4,7 @@ Node order is meshio's: VTK's, except that the linear wedge has its first triang
 other solid here does (VTK's own linear wedge is the one exception to its rule).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -249,6 +250,27 @@ def _upright(simplices: np.ndarray, points: np.ndarray) -> np.ndarray:
     return simplices
 
 
+def _simplices(
+    pieces: Iterable[tuple[str, tuple[tuple[int, ...], ...], float]],
+) -> tuple[list[list[int]], list[float], list[int]]:
+    """Simplices of all fillings of all pieces, how much each counts, and which of them fill the cell once."""
+    simplices: list[list[int]] = []
+    weights: list[float] = []
+    first: list[int] = []
+    shared = False  # pieces that count less than once are ways to fill one place: the first is as good as the others
+    for piece_kind, cells, weight in pieces:
+        fillings = _FILLINGS[piece_kind]
+        counts = weight == 1.0 or not shared
+        shared |= weight < 1.0
+        for cell in cells:
+            for which, filling in enumerate(fillings):
+                if counts and which == 0:
+                    first += range(len(simplices), len(simplices) + len(filling))
+                simplices += [[cell[i] for i in simplex] for simplex in filling]
+                weights += [weight / len(fillings)] * len(filling)
+    return simplices, weights, first
+
+
 def _build(name: str) -> CellKind:
     corners, vtk_type, has_mids, has_face_centres, has_centre = _KINDS[name]
     dim, corner_edges, corner_facets = _CORNER_KINDS[corners]
@@ -284,20 +306,7 @@ def _build(name: str) -> CellKind:
     reference = np.array(points)
     virtual, redistribute = _virtual_points(name, facet_mids, num_nodes)
     pieces = _PIECES.get(name, ((corners, (tuple(range(num_corners)),), 1.0),))
-    simplices: list[list[int]] = []
-    weights: list[float] = []
-    first: list[int] = []
-    shared = False  # pieces that count less than once are ways to fill one place: the first is as good as the others
-    for piece_kind, cells, weight in pieces:
-        fillings = _FILLINGS[piece_kind]
-        counts = weight == 1.0 or not shared
-        shared |= weight < 1.0
-        for cell in cells:
-            for which, filling in enumerate(fillings):
-                if counts and which == 0:
-                    first += range(len(simplices), len(simplices) + len(filling))
-                simplices += [[cell[i] for i in simplex] for simplex in filling]
-                weights += [weight / len(fillings)] * len(filling)
+    simplices, weights, first = _simplices(pieces)
     receives = np.concatenate([np.eye(num_nodes), redistribute])
     ids = _upright(np.array(simplices), np.concatenate([reference, virtual @ reference]))
     return CellKind(

@@ -267,14 +267,7 @@ def write_store(
                     for name, values in mesh.global_data.items():
                         moments.add(name, host(values), sample=True)
             writer.finish()
-            for name, ids in split_ids.items():
-                if len(ids) and (ids.min() < 0 or ids.max() >= writer.count):
-                    raise StoreError(
-                        f"split {name!r} refers to sample {ids.max() if ids.min() >= 0 else ids.min()}, but there are"
-                        f" {writer.count} samples, counted from 0"
-                    )
-                file.create_dataset(f"splits/{_key(name)}", data=ids)
-            file.require_group("splits")
+            _write_splits(file, split_ids, writer.count)
             meta = {
                 "generator": generator,
                 "generator_version": generator_version,
@@ -293,6 +286,17 @@ def write_store(
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _write_splits(file: h5py.File, split_ids: Mapping[str, np.ndarray], count: int) -> None:
+    for name, ids in split_ids.items():
+        if len(ids) and (ids.min() < 0 or ids.max() >= count):
+            raise StoreError(
+                f"split {name!r} refers to sample {ids.max() if ids.min() >= 0 else ids.min()}, but there are"
+                f" {count} samples, counted from 0"
+            )
+        file.create_dataset(f"splits/{_key(name)}", data=ids)
+    file.require_group("splits")
 
 
 class _Packed:

@@ -2,8 +2,8 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -14,9 +14,7 @@ from flare_connect.mesh import Mesh, NamedSet
 from flare_connect.mesh.harmonic_features import cell_features, harmonic_features
 
 from .config import FlareConnectConfig
-from .roles import ESSENTIAL, NATURAL, REST, Role
-
-HARMONIC_OF_BOUNDARY = "boundary"
+from .roles import ESSENTIAL, HARMONIC_OF_BOUNDARY, NATURAL, REST, Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,63 +23,52 @@ class BoundaryCondition:
 
     Attributes:
         role: the set of the model's configuration that this one plays; needed where the model knows several of a kind.
+        kind: of role that it may play.
     """
 
+    kind: ClassVar[str]
     role: str | None = None
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Kinds of role that it may play."""
-        raise NotImplementedError
 
-    @property
-    def given(self) -> Any:
-        """Its values; None if it has none."""
-        return None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Free(BoundaryCondition):
     """Nothing is prescribed: a surface without traction, an insulated side."""
 
-    kinds = ("free",)
+    kind = "free"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Fixed(BoundaryCondition):
     """Held at zero."""
 
-    kinds = ("fixed",)
+    kind = "fixed"
 
 
 @dataclass(frozen=True)
-class Value(BoundaryCondition):
-    """Held at values, in the unit of the training data: `Value(20.0)`."""
+class Given(BoundaryCondition):
+    """A condition with numbers, in the unit of the training data.
+
+    Attributes:
+        values: a number, or one for each component.
+    """
 
     values: Any
-    role: str | None = field(default=None, kw_only=True)
-    kinds = ("value",)
-    given = property(lambda self: self.values)
 
 
-@dataclass(frozen=True)
-class Flux(BoundaryCondition):
-    """What passes: `Flux(1.5)`, in the unit of the training data."""
+class Value(Given):
+    """Held at values: `Value(20.0)`."""
 
-    values: Any
-    role: str | None = field(default=None, kw_only=True)
-    kinds = ("flux",)
-    given = property(lambda self: self.values)
+    kind = "value"
 
 
-@dataclass(frozen=True)
-class Traction(BoundaryCondition):
-    """What pulls: `Traction([0.0, -2.0])`, force by area in the unit of the training data."""
+class Flux(Given):
+    """What passes: `Flux(1.5)`."""
 
-    values: Any
-    role: str | None = field(default=None, kw_only=True)
-    kinds = ("traction",)
-    given = property(lambda self: self.values)
+    kind = "flux"
+
+
+class Traction(Given):
+    """What pulls, force by area: `Traction([0.0, -2.0])`."""
+
+    kind = "traction"
 
 
 Boundary = Mapping[str, "str | BoundaryCondition"]
@@ -151,7 +138,7 @@ def harmonic_inputs(mesh: Mesh, config: FlareConnectConfig) -> Float[Tensor, "N 
     """
     try:
         if config.harmonic != HARMONIC_OF_BOUNDARY:
-            return cell_features(mesh, _gradient(mesh.global_data[config.harmonic].reshape(-1).double(), config.dim))
+            return cell_features(mesh, tensor_of(mesh.global_data[config.harmonic].reshape(-1).double(), config.dim))
         held: dict[str | Tensor, Any] = {
             role.name: 0.0 if role.condition is None else _given(mesh, role)
             for role in config.roles
@@ -188,23 +175,23 @@ def with_boundary(mesh: Mesh, config: FlareConnectConfig, boundary: Boundary) ->
         if name not in mesh.sets:
             listed = ", ".join(map(repr, mesh.sets)) or "none"
             raise InputError(f"`boundary` names the set {name!r}, which the mesh lacks; it has: {listed}")
-        role, values = _cast(name, condition, roles)
+        condition = _BY_NAME.get(condition, condition) if isinstance(condition, str) else condition
+        role = _cast(name, condition, roles)
         nodes.setdefault(role.name, []).append(mesh.set_nodes(name))
-        if role.condition is None:
+        if role.condition is None or not isinstance(condition, Given):
             continue
         width = role.width(config.conditions)
-        given = torch.as_tensor(values, dtype=torch.float64).reshape(-1)
+        given = torch.as_tensor(condition.values, dtype=torch.float64).reshape(-1)
         if given.numel() != width or not given.isfinite().all():
-            raise InputError(f"`boundary`: {name!r} needs {width} finite numbers, got {values!r}")
-        key = role.condition, role.component
-        before, other = said.setdefault(key, (name, given))
+            raise InputError(f"`boundary`: {name!r} needs {width} finite numbers, got {condition.values!r}")
+        before, other = said.setdefault((role.condition, role.component), (name, given))
         if not torch.equal(other, given):
             raise InputError(
                 f"`boundary`: {before!r} and {name!r} both stand for {role.name!r} and must have the same values, got "
                 f"{other.tolist()} and {given.tolist()}"
             )
         whole = numbers.setdefault(role.condition, torch.zeros(config.conditions[role.condition], dtype=torch.float64))
-        whole[slice(None) if role.component is None else role.component] = given if role.component is None else given[0]
+        whole[_component(role)] = given
     _check_cast(roles, nodes, mesh)
     out = copy.copy(mesh)
     out.sets = mesh.sets | {
@@ -214,30 +201,28 @@ def with_boundary(mesh: Mesh, config: FlareConnectConfig, boundary: Boundary) ->
     return out
 
 
-def _cast(name: str, condition: "str | BoundaryCondition", roles: Mapping[str, Role]) -> tuple[Role, Any]:
-    """Which role a set plays, and with which values."""
-    known = _BY_NAME.get(condition) if isinstance(condition, str) else condition
-    if not isinstance(known, BoundaryCondition):
+def _cast(name: str, condition: Any, roles: Mapping[str, Role]) -> Role:
+    """Which role a set plays."""
+    if not isinstance(condition, BoundaryCondition):
         raise InputError(
             f"`boundary`: {name!r} is {condition!r}; it must be 'free', 'fixed', Value(…), Flux(…) or Traction(…)"
         )
-    fitting = [role for role in roles.values() if role.kind in known.kinds]
+    kind = condition.kind
+    fitting = [role for role in roles.values() if role.kind == kind]
     listed = ", ".join(f"{role.name!r} ({role.kind})" for role in roles.values()) or "none"
-    if known.role is not None:
-        fitting = [role for role in fitting if role.name == known.role]
+    if condition.role is not None:
+        fitting = [role for role in fitting if role.name == condition.role]
     elif len(fitting) > 1:
         # The set may be called as in training; what is free may be the rest.
         fitting = [r for r in fitting if r.name == name] or [r for r in fitting if r.name == REST] or fitting
     if not fitting:
-        raise InputError(
-            f"`boundary`: {name!r} is {known.kinds[0]}, and the model knows no such role; its roles: {listed}"
-        )
+        raise InputError(f"`boundary`: {name!r} is {kind}, and the model knows no such role; its roles: {listed}")
     if len(fitting) > 1:
         raise InputError(
-            f"`boundary`: the model knows several roles that are {known.kinds[0]}; say which {name!r} plays with "
-            f"`role=`; its roles: {listed}"
+            f"`boundary`: the model knows several roles that are {kind}; say which {name!r} plays with `role=`; its "
+            f"roles: {listed}"
         )
-    return fitting[0], known.given
+    return fitting[0]
 
 
 def _check_cast(roles: Mapping[str, Role], nodes: Mapping[str, Any], mesh: Mesh) -> None:
@@ -257,11 +242,15 @@ def _widths(config: FlareConnectConfig) -> tuple[int, int]:
 
 
 def _given(mesh: Mesh, role: Role) -> Float[Tensor, " W"]:
-    values = mesh.global_data[role.condition].reshape(-1).double()  # type: ignore[index]
-    return values if role.component is None else values[role.component : role.component + 1]
+    return mesh.global_data[role.condition].reshape(-1).double()[_component(role)]  # type: ignore[index]
 
 
-def _gradient(values: Float[Tensor, " W"], dim: int) -> Float[Tensor, "K dim"]:
+def _component(role: Role) -> slice:
+    return slice(None) if role.component is None else slice(role.component, role.component + 1)
+
+
+def tensor_of(values: Float[Tensor, " W"], dim: int) -> Float[Tensor, "K dim"]:
+    """Rows of a directed condition: one of a vector; those of a symmetric tensor given as xx, yy(, zz, yz, xz), xy."""
     if values.numel() == dim:
         return values[None]
     voigt = torch.tensor([[0, 2], [2, 1]] if dim == 2 else [[0, 5, 4], [5, 1, 3], [4, 3, 2]])

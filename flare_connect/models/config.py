@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from flare_connect.errors import ConfigError
 
-from .roles import ESSENTIAL, Role, read_roles
+from .roles import ESSENTIAL, HARMONIC_OF_BOUNDARY, Role, read_roles
 
 # What the backward pass computes again instead of keeping it; a matter of training, not of the model that is saved.
 Recompute = Literal["nothing", "blocks", "layers"]
@@ -169,21 +169,20 @@ class FlareConnectConfig:
                     raise ConfigError(f"`{group}`: the width of {name!r} must be at least 1, got {width}")
         for name in self.directional:
             self._check_directed("directional", name)
-        read_roles(self.boundary, self.conditions)
         both = sorted(set(self.outputs) & set(self.inputs))
         if both:
             raise ConfigError(f"{both[0]!r} is an input and an output; predicting what is given tells nothing")
-        self._check_harmonic()
+        self._check_harmonic(self.roles)
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:
         """The entries of `boundary`, read."""
         return read_roles(self.boundary, self.conditions)
 
-    def _check_harmonic(self) -> None:
-        if self.harmonic == "boundary":
-            kinds = {role.kind for role in self.roles}
-            if not kinds & set(ESSENTIAL) or not any(role.condition for role in self.roles):
+    def _check_harmonic(self, roles: tuple[Role, ...]) -> None:
+        if self.harmonic == HARMONIC_OF_BOUNDARY:
+            kinds = {role.kind for role in roles}
+            if not kinds & set(ESSENTIAL) or not any(role.condition for role in roles):
                 raise ConfigError(
                     "`harmonic` is 'boundary', so `boundary` must hold some set (fixed, value) and give a value, flux "
                     f"or traction; it is {self.boundary}"

@@ -19,7 +19,14 @@ from flare_connect.errors import InputError
 from flare_connect.mesh import Mesh, MeshCache, anchor_costs, anchors, coarse_mesh
 from flare_kernels import Segments
 
-from .boundary import boundary_values, harmonic_inputs, num_boundary_values, num_harmonic_features, role_nodes
+from .boundary import (
+    boundary_values,
+    harmonic_inputs,
+    num_boundary_values,
+    num_harmonic_features,
+    role_nodes,
+    tensor_of,
+)
 from .config import FlareConnectConfig
 
 # Neighbours on the boundary whose normals are blended; the farthest one has weight zero, so that ties do not matter.
@@ -222,12 +229,9 @@ def _boundary_layer(mesh: Mesh, boundary: Tensor, half_size: float) -> Float[Ten
 
 def _projections(values: Float[Tensor, " W"], normals: Float[Tensor, "N dim"]) -> Float[Tensor, "N P"]:
     """A vector f as n·f; a symmetric tensor E as E·n and n·E·n."""
-    dim = normals.shape[1]
-    if values.numel() == dim:
-        return normals @ values.reshape(dim, 1)
-    voigt = torch.tensor([[0, 2], [2, 1]] if dim == 2 else [[0, 5, 4], [5, 1, 3], [4, 3, 2]])
-    acting = normals @ values.reshape(-1)[voigt]
-    return torch.cat([acting, (acting * normals).sum(1, keepdim=True)], dim=1)
+    rows = tensor_of(values.reshape(-1), normals.shape[1])
+    acting = normals @ rows.T
+    return acting if len(rows) == 1 else torch.cat([acting, (acting * normals).sum(1, keepdim=True)], dim=1)
 
 
 def _periodic_images(mesh: Mesh, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,9 @@ from flare_connect.errors import ConfigError
 REST = "*"
 """The name of the boundary that is in no other set."""
 
+HARMONIC_OF_BOUNDARY = "boundary"
+"""The value of `harmonic` that asks for the values and loads of `boundary`."""
+
 ESSENTIAL, NATURAL = ("fixed", "value"), ("flux", "traction")
 KINDS = ("free", *ESSENTIAL, *NATURAL)
 _FORM = re.compile(r"(?P<kind>\w+)(:(?P<condition>[^\[\]]+)(\[(?P<component>\d+)\])?)?")

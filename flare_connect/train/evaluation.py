@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
 from tqdm import tqdm
 
 from flare_connect.errors import InputError
 from flare_connect.mesh import Mesh, MeshStore
+from flare_connect.metrics import relative_l2
 from flare_connect.models import FlareConnect
 
 
@@ -63,8 +63,8 @@ def compare(model: FlareConnect, meshes: Iterable[Mesh]) -> dict[str, FieldError
             peak = truth.norm(dim=1).max()
             rows[name].append(
                 (
-                    _relative(guess, truth),
-                    _relative(know_nothing, truth),
+                    relative_l2(guess, truth),
+                    relative_l2(know_nothing, truth),
                     float((guess.norm(dim=1).max() - peak).abs() / peak),
                 )
             )
@@ -77,10 +77,6 @@ def compare(model: FlareConnect, meshes: Iterable[Mesh]) -> dict[str, FieldError
         )
         for name, found in rows.items()
     }
-
-
-def _relative(guess: torch.Tensor, truth: torch.Tensor) -> float:
-    return float((guess - truth).norm() / truth.norm())
 
 
 def _mean(values: Iterable[float]) -> float:

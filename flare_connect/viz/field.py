@@ -1,6 +1,5 @@
 """Fields on a mesh: one panel, or truth, prediction and error side by side."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,12 +8,10 @@ import numpy as np
 from flare_connect.errors import InputError
 from flare_connect.mesh import Mesh
 from flare_connect.viz.camera import plan, read_view
-from flare_connect.viz.panel import Colours, aim, draw_bar, draw_surface, draw_text, number
-from flare_connect.viz.render import new_plotter, oversampling, picture_path, write_picture
+from flare_connect.viz.panel import Panel, colours_of, draw_panel, number, range_line
+from flare_connect.viz.render import finished, new_plotter, oversampling, picture_path
 from flare_connect.viz.surface import build_surface, clip_plane, deformation, drawn_cells
 from flare_connect.viz.values import Values, limits, resolve, scalar
-
-_FEW_CELLS = 4_000  # their edges can be told apart at the default size
 
 
 def plot_field(
@@ -114,27 +111,11 @@ def plot_field(
     finer = oversampling(layout.size) if path else 1
     layout = layout.finer(finer)
     plotter = new_plotter(layout.shape, layout.size, off_screen=path is not None)
-    edges = (surface.faces if dim < 3 else surface.edges).n_cells <= _FEW_CELLS if show_edges is None else show_edges
+    edges = surface.has_few_cells if show_edges is None else show_edges
     for i, panel in enumerate(panels):
         plotter.subplot(*((i, 0) if layout.shape[1] == 1 else (0, i)))
-        draw_surface(plotter, layout, looking, surface, f"panel{i}", panel.colours, edges=edges)
-        draw_text(plotter, layout, panel.title, [panel.line, *notes])
-        draw_bar(plotter, layout, panel.colours)
-        aim(plotter, looking, layout, surface)
-    if path is not None:
-        return write_picture(plotter, path, reduce=finer)
-    plotter.link_views()
-    return plotter
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Panel:
-    """What one panel shows: numbers for all nodes or cells `[n]`, their colours, and two lines of text."""
-
-    title: str
-    line: str
-    array: np.ndarray
-    colours: Colours
+        draw_panel(plotter, layout, looking, surface, f"panel{i}", panel, notes, edges=edges)
+    return finished(plotter, path, reduce=finer)
 
 
 def _panels(
@@ -181,22 +162,5 @@ def _panels(
     return panels
 
 
-def colours_of(
-    array: np.ndarray, keep: np.ndarray, ends: tuple[float, float], colormap: str, label: str, unit: str, clim: Any
-) -> tuple[Colours, np.ndarray]:
-    """Colours of a panel, and its values with those that may take the end colours moved onto the limits."""
-    lo, hi = ends
-    slack = np.inf if isinstance(clim, str) else 0.02 * (hi - lo)
-    below, above = bool((array[keep] < lo - slack).any()), bool((array[keep] > hi + slack).any())
-    moved = np.where((array < lo) & (array >= lo - slack), lo, array)
-    moved = np.where((moved > hi) & (moved <= hi + slack), hi, moved)
-    return Colours(colormap=colormap, limits=ends, label=label, unit=unit, below=below, above=above), moved
-
-
 def _label(prediction: Any, truth: Any) -> str:
     return next((value for value in (truth, prediction) if isinstance(value, str)), "field")
-
-
-def range_line(array: np.ndarray) -> str:
-    """Least and largest number, as text for a panel."""
-    return f"min {number(float(array.min()))},  max {number(float(array.max()))}"

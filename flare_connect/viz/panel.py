@@ -1,5 +1,6 @@
 """One panel of a picture: mesh, titles, colour bar."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -57,6 +58,51 @@ class Colours:
         if self.above:
             table.above_range_color = ABOVE
         return table
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Panel:
+    """What one panel shows: numbers for all nodes or cells `[n]`, their colours, and two lines of text."""
+
+    title: str
+    line: str
+    array: np.ndarray
+    colours: Colours
+
+
+def colours_of(
+    array: np.ndarray, keep: np.ndarray, ends: tuple[float, float], colormap: str, label: str, unit: str, clim: Any
+) -> tuple[Colours, np.ndarray]:
+    """Colours of a panel, and its values with those that may take the end colours moved onto the limits."""
+    lo, hi = ends
+    slack = np.inf if isinstance(clim, str) else 0.02 * (hi - lo)
+    below, above = bool((array[keep] < lo - slack).any()), bool((array[keep] > hi + slack).any())
+    moved = np.where((array < lo) & (array >= lo - slack), lo, array)
+    moved = np.where((moved > hi) & (moved <= hi + slack), hi, moved)
+    return Colours(colormap=colormap, limits=ends, label=label, unit=unit, below=below, above=above), moved
+
+
+def range_line(array: np.ndarray) -> str:
+    """Least and largest number, as text for a panel."""
+    return f"min {number(float(array.min()))},  max {number(float(array.max()))}"
+
+
+def draw_panel(
+    plotter: Any,
+    layout: Layout,
+    view: View,
+    surface: Surface,
+    array: str,
+    panel: Panel,
+    notes: Sequence[str] = (),
+    *,
+    edges: bool,
+) -> None:
+    """Draws a panel into the current place: the mesh, coloured by the array of that name, texts and the colour bar."""
+    draw_surface(plotter, layout, view, surface, array, panel.colours, edges=edges)
+    draw_text(plotter, layout, panel.title, [panel.line, *notes])
+    draw_bar(plotter, layout, panel.colours)
+    aim(plotter, view, layout, surface)
 
 
 def draw_surface(

@@ -111,6 +111,20 @@ def new_plotter(shape: tuple[int, int], size: tuple[int, int], *, off_screen: bo
     return plotter
 
 
+def finished(plotter: Any, path: Path | None, *, reduce: int) -> Any:
+    """What a drawing function returns: the path, once it is written; without one the plotter, its views linked.
+
+    Args:
+        plotter: what to draw.
+        path: file to write, or None.
+        reduce: see `write_picture`.
+    """
+    if path is not None:
+        return write_picture(plotter, path, reduce=reduce)
+    plotter.link_views()
+    return plotter
+
+
 def write_picture(plotter: Any, path: Path, *, reduce: int) -> Path:
     """Draws and writes a picture, replacing the file in one step; the plotter is closed whatever happens.
 

@@ -18,6 +18,8 @@ _LINEAR = {
     **{24: (10, 4), 25: (12, 8), 29: (12, 8), 33: (12, 8), 26: (13, 6), 31: (13, 6), 32: (13, 6), 27: (14, 5)},
 }
 
+_FEW_CELLS = 4_000
+
 _SHOWN_DISPLACEMENT = 0.065  # of the length scale, in "auto"
 
 
@@ -38,6 +40,11 @@ class Surface:
     outline: Any
     undeformed: Any | None
     dim: int
+
+    @property
+    def has_few_cells(self) -> bool:
+        """Whether edges of cells can be told apart at the default size of a picture."""
+        return bool((self.faces if self.dim < 3 else self.edges).n_cells <= _FEW_CELLS)
 
 
 def drawn_cells(grid: Any) -> tuple[np.ndarray, int]:

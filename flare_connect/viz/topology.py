@@ -12,7 +12,7 @@ from flare_connect.mesh import Mesh, MeshCache, anchors, clusters, diffusion_cos
 from flare_connect.mesh.arrays import host
 from flare_connect.viz.camera import plan, read_view
 from flare_connect.viz.panel import Colours, aim, draw_bar, draw_surface, draw_text, number
-from flare_connect.viz.render import new_plotter, oversampling, picture_path, write_picture
+from flare_connect.viz.render import finished, new_plotter, oversampling, picture_path
 from flare_connect.viz.surface import build_surface, clip_plane, drawn_cells
 
 _INNER = np.array([232, 234, 238], dtype=np.uint8)
@@ -97,10 +97,7 @@ def plot_topology(
         if colours is not None:
             draw_bar(plotter, layout, colours)
         aim(plotter, looking, layout, surface)
-    if path is not None:
-        return write_picture(plotter, path, reduce=finer)
-    plotter.link_views()
-    return plotter
+    return finished(plotter, path, reduce=finer)
 
 
 def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -11,14 +11,11 @@ import torch
 from flare_connect.errors import InputError
 from flare_connect.mesh import Mesh
 from flare_connect.metrics import relative_l2
-from flare_connect.viz.camera import Layout, View, is_size, plan, read_view
-from flare_connect.viz.field import Panel, colours_of, range_line
-from flare_connect.viz.panel import aim, draw_bar, draw_surface, draw_text, number
-from flare_connect.viz.render import new_plotter, oversampling, picture_path, write_picture
-from flare_connect.viz.surface import Surface, build_surface, clip_plane, drawn_cells
+from flare_connect.viz.camera import Layout, is_size, plan, read_view
+from flare_connect.viz.panel import Panel, colours_of, draw_panel, number, range_line
+from flare_connect.viz.render import finished, new_plotter, oversampling, picture_path
+from flare_connect.viz.surface import build_surface, clip_plane, drawn_cells
 from flare_connect.viz.values import Values, limits, resolve, scalar
-
-_FEW_CELLS = 4_000  # their edges can be told apart at the default size
 
 
 def plot_worst(
@@ -100,12 +97,13 @@ def plot_worst(
     finer = oversampling(layout.size) if path else 1
     layout = layout.finer(finer)
     plotter = new_plotter(layout.shape, layout.size, off_screen=path is not None)
-    edges = (surface.faces if dim < 3 else surface.edges).n_cells <= _FEW_CELLS if show_edges is None else show_edges
-    _draw(plotter, layout, looking, surface, rows, edges=edges, upright=upright)
-    if path is not None:
-        return write_picture(plotter, path, reduce=finer)
-    plotter.link_views()
-    return plotter
+    edges = surface.has_few_cells if show_edges is None else show_edges
+    for i, row in enumerate(rows):
+        for j, panel in enumerate(row):
+            if panel is not None:
+                plotter.subplot(*((j, i) if upright else (i, j)))
+                draw_panel(plotter, layout, looking, surface, f"panel{i}-{j}", panel, edges=edges)
+    return finished(plotter, path, reduce=finer)
 
 
 def _rows(
@@ -147,27 +145,6 @@ def _rows(
         largest = number(float(error[keep].max())) + (f" {right.unit}" if right.unit else "")
         below.append(Panel(title=f"error of {model}", line=f"max {largest}", array=array, colours=colours))
     return [above, below]
-
-
-def _draw(
-    plotter: Any,
-    layout: Layout,
-    looking: View,
-    surface: Surface,
-    rows: list[list[Panel | None]],
-    *,
-    edges: bool,
-    upright: bool,
-) -> None:
-    for i, row in enumerate(rows):
-        for j, panel in enumerate(row):
-            if panel is None:
-                continue
-            plotter.subplot(*((j, i) if upright else (i, j)))
-            draw_surface(plotter, layout, looking, surface, f"panel{i}-{j}", panel.colours, edges=edges)
-            draw_text(plotter, layout, panel.title, [panel.line])
-            draw_bar(plotter, layout, panel.colours)
-            aim(plotter, looking, layout, surface)
 
 
 def _two_rows(count: int, extent: np.ndarray, size: Any) -> tuple[Layout, bool]:

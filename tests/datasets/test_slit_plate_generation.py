@@ -4,10 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
+from fixtures_stores import contents
 
 from flare_connect.errors import ConfigError, MeshError, StoreError
 from flare_connect.mesh import Mesh, MeshStore
@@ -26,21 +26,6 @@ CONFIG = SlitPlateConfig(
     seed=2,
 )
 ELASTIC = dataclasses.replace(CONFIG, physics="elasticity", youngs_modulus=2.0)
-
-
-def contents(path: Path) -> dict:
-    """Every array and attribute of an HDF5 file, by name."""
-    found: dict = {}
-
-    def add(name: str, item) -> None:
-        found[name] = {key: item.attrs[key] for key in item.attrs}
-        if isinstance(item, h5py.Dataset):
-            found[name]["data"] = (item.dtype.str, item.shape, item[()].tobytes())
-
-    with h5py.File(path) as file:
-        found["/"] = {key: file.attrs[key] for key in file.attrs}
-        file.visititems(add)
-    return found
 
 
 @pytest.fixture(scope="module")

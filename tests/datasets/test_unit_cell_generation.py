@@ -6,34 +6,19 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
+from fixtures_stores import contents
 
 from flare_connect.errors import ConfigError, MeshError, StoreError
 from flare_connect.mesh import MeshStore
-from flare_datasets.unit_cells import UnitCellConfig, generate, generate_sample
+from flare_datasets.unit_cells import UnitCellConfig, generate, generate_sample, generation
 from flare_datasets.unit_cells import sample as sample_module
 
 CONFIG = UnitCellConfig(
     num_train=4, num_test=2, num_shift=2, num_val=0, num_nodes=(400, 500), shift_holes=(5, 7), seed=11
 )
-
-
-def contents(path: Path) -> dict:
-    """Every array and attribute of an HDF5 file, by name."""
-    found: dict = {}
-
-    def add(name: str, item) -> None:
-        found[name] = {key: item.attrs[key] for key in item.attrs}
-        if isinstance(item, h5py.Dataset):
-            found[name]["data"] = (item.dtype.str, item.shape, item[()].tobytes())
-
-    with h5py.File(path) as file:
-        found["/"] = {key: file.attrs[key] for key in file.attrs}
-        file.visititems(add)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +128,10 @@ def test_killed_generation_goes_on_where_it_was(made, tmp_path):
     remade = []
     draw = sample_module.draw_sample
     with pytest.MonkeyPatch.context() as patch:
-        module = sys.modules["flare_datasets.unit_cells.workers"]
-        patch.setattr(module, "draw_sample", lambda config, index: remade.append(index) or draw(config, index))
+        counting = dataclasses.replace(
+            generation._GENERATOR, draw=lambda config, index: remade.append(index) or draw(config, index)
+        )
+        patch.setattr(generation, "_GENERATOR", counting)
         generate(path, CONFIG, num_workers=0, progress=False)
     assert len(remade) == CONFIG.num_samples - len(kept)
     assert contents(path) == contents(made)

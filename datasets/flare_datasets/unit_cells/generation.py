@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from flare_datasets.generation import Generator
-from flare_datasets.unit_cells import workers
 from flare_datasets.unit_cells.config import UnitCellConfig
-from flare_datasets.unit_cells.sample import UNITS
+from flare_datasets.unit_cells.sample import UNITS, draw_sample
 
 GENERATOR_VERSION = 1
 """Raised whenever the same configuration would give other samples."""
@@ -18,7 +17,7 @@ _GENERATOR = Generator(
     title="unit cells",
     unit="cell",
     units=UNITS,
-    draw=workers.draw,
+    draw=draw_sample,
 )
 
 

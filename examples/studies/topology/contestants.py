@@ -12,9 +12,7 @@ from flare_connect.models.features import num_condition_features, num_edge_featu
 TOLERANCE = 0.1
 OURS = Architecture(channels=64, num_blocks=6, num_heads=8, num_latents=64)
 _PLAIN = {"message_passing": False, "boundary_tokens": False, "quadrature": False, "anchors": "none"}
-_FLARE = OURS.__class__(
-    channels=64, num_blocks=8, num_heads=8, num_latents=64, num_kv_layers=3, mlp_ratio=2.5, **_PLAIN
-)
+_FLARE = Architecture(channels=64, num_blocks=8, num_heads=8, num_latents=64, num_kv_layers=3, mlp_ratio=2.5, **_PLAIN)
 # Peers see the same features, edges and boundary nodes; their trunks take what they know how to read.
 _AROUND = replace(OURS, anchors="none", quadrature=False)
 

@@ -1,10 +1,9 @@
 """Runs shared out over GPUs, and the file that their rows go into."""
 
 import argparse
-import datetime
 import json
 import queue
-import subprocess
+import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,9 @@ import training
 from preparing import Prepared
 
 from flare_connect.files import write_atomically
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "kernels" / "benchmarks"))
+import measure
 
 COMMAND = "python examples/studies/topology/run.py"
 Row = dict[str, Any]
@@ -180,16 +182,8 @@ def _keep(prepared: Prepared, split: str, guesses: list, truths: list, errors: l
 
 
 def _provenance(prepared: Prepared) -> Row:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    gpu = torch.cuda.device_count() > 0
-    # The name without starting CUDA here.
-    name = (
-        subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.split(" (")[0].split(": ")[-1]
-        if gpu
-        else "CPU"
-    )
-    return {
-        "command": COMMAND, "commit": commit, "date": datetime.date.today().isoformat(),
-        "machine": f"{name}, torch {torch.__version__}", "dataset": prepared.study.name,
-        "train_meshes": len(prepared.graphs["train"]),
-    }  # fmt: skip
+    """Columns that every row has; the seed is that of the run."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    common = measure.provenance(COMMAND, device)
+    del common["seed"]
+    return common | {"dataset": prepared.study.name, "train_meshes": len(prepared.graphs["train"])}

@@ -3,7 +3,7 @@
     python examples/studies/topology/run.py                     # on a machine with GPUs: all sets and models, hours
     python examples/studies/topology/run.py --sets plates --models ours FLARE --seconds 120 --seeds 1
     python examples/studies/topology/run.py --report            # tables and pictures from the results, where PyVista is
-    python examples/studies/topology/run.py --quick             # two cores, a minute: only to see it run
+    python examples/studies/topology/run.py --quick             # two cores, two minutes: only to see it run
 
 Generates the data, tries three learning rates for each model on a third of the time, trains the best with every seed,
 and writes a row for each model, split and seed into `results/<set>.json`. Rows that are there are not made again, so an
@@ -60,7 +60,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/studies/topology"), help="folder for data and pictures")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="which data sets")
-    parser.add_argument("--models", nargs="+", choices=contestants.NAMES, default=list(contestants.NAMES))
+    parser.add_argument(
+        "--models", nargs="+", choices=contestants.NAMES, help="which models; all by default, two if --quick"
+    )
     parser.add_argument(
         "--harmonic", choices=["with", "without"], default=None, help="only with these inputs, or without"
     )
@@ -74,6 +76,12 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.quick:
         args.seconds, args.seeds, args.learning_rate = 3.0, 1, 1e-3
+    if args.models is None:
+        args.models = ["ours", "FLARE"] if args.quick else list(contestants.NAMES)
+    for name in ("seconds", "seeds", "per_gpu", "workers", "learning_rate"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            parser.error(f"--{name} must be positive, got {value}")
     return args
 
 

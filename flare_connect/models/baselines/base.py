@@ -47,8 +47,8 @@ class PeerInputs:
 class Baseline(nn.Module):
     """A peer in place of `Trunk`: a method of others under our features, conditions and training.
 
-    A subclass makes `blocks` (repeated layers) and `decode` (last linear map) and writes `_fields`. Conditions are
-    joined to the features of each node, the same for every peer.
+    A subclass makes `blocks` (repeated layers), `decode` (last linear map) and, for `_decoded`, the `norm` between
+    them, and writes `_fields`. Conditions are joined to the features of each node, the same for every peer.
 
     Attributes:
         recompute: "blocks" keeps the input of each block for the backward pass and computes the rest again.
@@ -58,6 +58,7 @@ class Baseline(nn.Module):
     recompute: Recompute = "nothing"
     stream: torch.dtype | None = None
     blocks: nn.ModuleList
+    norm: nn.LayerNorm
     decode: nn.Linear
 
     def __init__(self, dim: int) -> None:
@@ -122,6 +123,12 @@ class Baseline(nn.Module):
             return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
         return block(*args)
 
+    def _decoded(self, h: Tensor, *args: Any) -> Tensor:
+        """Through the blocks, each called with `args` too, then normalised and decoded."""
+        for block in self.blocks:
+            h = self._applied(block, h, *args)
+        return self.decode(self.norm(h))
+
     def _check(self, rank: int | None, own: dict[str, object]) -> None:
         name = type(self).__name__
         unknown = sorted(own.keys() - _KEYWORDS)
@@ -136,6 +143,11 @@ class Baseline(nn.Module):
                 f"{name} keeps its points in the dtype of the inputs, got `stream` {self.stream}: "
                 "train it with another precision than 'bf16-stream'"
             )
+
+
+def perceptron(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:
+    """One hidden layer with the exact GELU."""
+    return nn.Sequential(nn.Linear(in_features, hidden_features), nn.GELU(), nn.Linear(hidden_features, out_features))
 
 
 def edges_of(inputs: PeerInputs, method: nn.Module) -> tuple[Int[Tensor, "2 Ne"], Float[Tensor, "Ne E"]]:

@@ -10,8 +10,8 @@ from flare_connect.errors import ConfigError
 from flare_kernels import Segments
 
 from .ball_query import Surroundings, ball, nearest
-from .base import Baseline, PeerInputs, check_heads
-from .transolver import PreNormBlock, SliceAttention, SliceProjection, perceptron
+from .base import Baseline, PeerInputs, check_heads, perceptron
+from .transolver import PreNormBlock, SliceAttention, SliceProjection
 
 
 class ContextReader(nn.Module):
@@ -256,10 +256,7 @@ class GeoTransolver(Baseline):
         if found is None:
             found = self.surroundings(inputs.pos, inputs.segments, inputs.boundary_index, inputs.boundary_segments)
         context, local = self.context(inputs.pos, inputs.condition, inputs.segments, found)
-        h = torch.cat([self.encode(x), local], dim=1)
-        for block in self.blocks:
-            h = self._applied(block, h, inputs.segments, context)
-        return self.decode(self.norm(h))
+        return self._decoded(torch.cat([self.encode(x), local], dim=1), inputs.segments, context)
 
 
 class GeoFlare(GeoTransolver):

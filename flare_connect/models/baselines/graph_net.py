@@ -95,7 +95,4 @@ class GraphNet(Baseline):
         if self.attends:
             # Each node attends to itself too. Done once and not in each layer, where it would wait for the device.
             edge_index, edge_attr = add_self_loops(edge_index, edge_attr, fill_value="mean", num_nodes=len(x))
-        h = self.encode(x)
-        for block in self.blocks:
-            h = self._applied(block, h, edge_index, edge_attr)
-        return self.decode(self.norm(h))
+        return self._decoded(self.encode(x), edge_index, edge_attr)

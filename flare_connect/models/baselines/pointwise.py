@@ -3,8 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .base import Baseline, PeerInputs
-from .transolver import perceptron
+from .base import Baseline, PeerInputs, perceptron
 
 
 class PointBlock(nn.Module):
@@ -60,7 +59,4 @@ class Pointwise(Baseline):
         self.decode = nn.Linear(channels, outputs)
 
     def _fields(self, x: Float[Tensor, "N FG"], inputs: PeerInputs) -> Float[Tensor, "N Cout"]:
-        h = self.encode(x)
-        for block in self.blocks:
-            h = self._applied(block, h)
-        return self.decode(self.norm(h))
+        return self._decoded(self.encode(x))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from flare_kernels import Segments
 from flare_kernels.rows import place, take
 
-from .base import Baseline, PeerInputs, check_heads
+from .base import Baseline, PeerInputs, check_heads, perceptron
 
 
 class SliceProjection(nn.Module):
@@ -174,15 +174,7 @@ class Transolver(Baseline):
         self.apply(_initialise)
 
     def _fields(self, x: Float[Tensor, "N FG"], inputs: PeerInputs) -> Float[Tensor, "N Cout"]:
-        h = self.encode(x)
-        for block in self.blocks:
-            h = self._applied(block, h, inputs.segments)
-        return self.decode(self.norm(h))
-
-
-def perceptron(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:
-    """One hidden layer with the exact GELU."""
-    return nn.Sequential(nn.Linear(in_features, hidden_features), nn.GELU(), nn.Linear(hidden_features, out_features))
+        return self._decoded(self.encode(x), inputs.segments)
 
 
 def dense(x: Float[Tensor, "N ..."], segments: Segments) -> Float[Tensor, "B L ..."]:
