@@ -3,7 +3,7 @@
     python examples/studies/topology/run.py                     # on a machine with GPUs: all sets and models, hours
     python examples/studies/topology/run.py --sets plates --models ours FLARE --seconds 120 --seeds 1
     python examples/studies/topology/run.py --report            # tables and pictures from the results, where PyVista is
-    python examples/studies/topology/run.py --quick             # two cores, two minutes: only to see it run
+    python examples/studies/topology/run.py --quick             # two cores, three minutes: only to see it run
 
 Generates the data, tries three learning rates for each model on a third of the time, trains the best with every seed,
 and writes a row for each model, split and seed into `results/<set>.json`. Rows that are there are not made again, so an
