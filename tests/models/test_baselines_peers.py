@@ -3,6 +3,7 @@
 Skipped where nvidia-physicsnemo is not installed, continuous integration among them.
 """
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -21,11 +22,16 @@ from flare_kernels import Segments
 if importlib.util.find_spec("physicsnemo") is None:
     pytest.skip("nvidia-physicsnemo is not installed", allow_module_level=True)
 
-# Its torchvision may be built for another torch, which then lacks these operators; nothing here calls them.
-_operators = torch.library.Library("torchvision", "FRAGMENT")
-for _name in ("nms", "qnms"):
-    if not hasattr(torch.ops.torchvision, _name):
-        _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+# Its torchvision may be built for another torch, which then lacks these operators; nothing here calls them. One that
+# fits defines them itself, and torch ends the process where they are defined twice.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        _operators = torch.library.Library("torchvision", "FRAGMENT")
+        for _name in ("nms", "qnms"):
+            _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 # torch-scatter has no wheels; PyG's own scatter is the same sum.
 if importlib.util.find_spec("torch_scatter") is None:
     _stand_in = types.ModuleType("torch_scatter")
