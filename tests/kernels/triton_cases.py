@@ -21,7 +21,7 @@ interpreted = pytest.mark.skipif(
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 DEVICES = [pytest.param("cpu", id="interpreter", marks=interpreted), pytest.param("cuda", marks=pytest.mark.gpu)]
 # Further orders of its sums that plain torch is computed in.
-ORDERS = 15
+ORDERS = 7
 
 Tensors = dict[str, Tensor]
 # From tensors by name and the name of an implementation to results by name.
