@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flare_connect.errors import ConfigError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Settings of a data set in splits: fields `num_<split>` for each, `num_nodes` and `seed`.
+    """Settings of a data set in splits: fields `num_<split>` for each, `num_nodes`, `geometry_nodes` and `seed`.
 
     Attributes:
         splits: names of the splits, in the order of the file. A split's place in it seeds its samples: new ones go to
@@ -25,6 +28,7 @@ class SplitConfig:
     if TYPE_CHECKING:  # fields of the data sets, each in its own place
         num_nodes: int | tuple[int, int]
         seed: int
+        geometry_nodes: int | tuple[int, int] | None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -34,10 +38,14 @@ class SplitConfig:
         names = [f"num_{split}" for split in self.splits]
         for name in (*names, "seed"):
             check_integer(name, getattr(self, name), 0)
-        if isinstance(self.num_nodes, tuple):
-            check_range("num_nodes", self.num_nodes, 200, 200_000, integer=True)
-        else:
-            check_integer("num_nodes", self.num_nodes, 200, 200_000)
+        _check_nodes("num_nodes", self.num_nodes)
+        if self.geometry_nodes is not None:
+            _check_nodes("geometry_nodes", self.geometry_nodes)
+            if isinstance(self.num_nodes, tuple):
+                raise ConfigError(
+                    f"`num_nodes` must be one number where `geometry_nodes` is given, got {self.num_nodes}: make a "
+                    "file for each size"
+                )
         if self.num_samples == 0:
             listed = ", ".join(f"`{name}`" for name in names[:-1])
             raise ConfigError(f"{listed} and `{names[-1]}` are all 0: ask for one sample or more")
@@ -54,8 +62,17 @@ class SplitConfig:
 
     @property
     def node_range(self) -> tuple[int, int]:
-        """(least, most) mesh vertices aimed at."""
-        return (self.num_nodes, self.num_nodes) if isinstance(self.num_nodes, int) else self.num_nodes
+        """(least, most) mesh vertices that geometry is drawn for, and aimed at unless `geometry_nodes` is given."""
+        nodes = self.num_nodes if self.geometry_nodes is None else self.geometry_nodes
+        return (nodes, nodes) if isinstance(nodes, int) else nodes
+
+    def draw_nodes(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Mesh vertices that the geometry of a sample is drawn for, and those aimed at."""
+        least, most = self.node_range
+        drawn = int(rng.integers(least, most + 1))
+        if self.geometry_nodes is None or isinstance(self.num_nodes, tuple):
+            return drawn, drawn
+        return drawn, self.num_nodes
 
     def split_of(self, index: int) -> tuple[str, int]:
         """The split of sample `index`, and its place in that split.
@@ -86,6 +103,13 @@ class SplitConfig:
             for name, value in asdict(self).items()
             if name not in self.added or value != default[name]
         }
+
+
+def _check_nodes(name: str, value: Any) -> None:
+    if isinstance(value, tuple):
+        check_range(name, value, 200, 200_000, integer=True)
+    else:
+        check_integer(name, value, 200, 200_000)
 
 
 def check_integer(name: str, value: Any, low: int, high: int | None = None) -> None:

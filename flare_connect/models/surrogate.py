@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 
 from flare_connect.mesh import Mesh, MeshCache
 from flare_connect.nn import Anchors, ClusterOrder, CoarseGraph
-from flare_kernels import Segments
+from flare_kernels import EdgePlan, Segments
 
 from .boundary import Boundary, with_boundary
 from .config import FlareConnectConfig
@@ -70,26 +70,39 @@ class FlareConnect(nn.Module):
             graph: what `build_graph` makes, or a PyG batch of it.
             rank: latents to use; None for all.
         """
-        # Index bookkeeping is done here, once a batch and outside of what is compiled.
+        return self.trunk(**self.trunk_inputs(graph), rank=rank)
+
+    def trunk_inputs(self, graph: Data) -> dict[str, Any]:
+        """What the trunk reads of a batch: `model.trunk(**inputs)` is a forward pass without index bookkeeping.
+
+        A loop that meets the same batch again, or replays a CUDA graph, makes them once a batch. Statistics must be
+        fitted before.
+
+        Args:
+            graph: what `build_graph` makes, or a PyG batch of it.
+        """
         segments = segments_of(graph).with_indices()
         arch = self.config.architecture
+        plan = None
+        if arch.message_passing and graph.x.is_cuda:  # fused there; sorting would not pay on a CPU
+            plan = EdgePlan.from_edges(graph.edge_index, segments.num_rows)
         joint = segments.interleave(_token_segments(graph, segments)) if arch.boundary_tokens else None
         if joint is not None:
             joint.segments.with_indices()
-        return self.trunk(
-            self._standardised_inputs(graph.x),
-            self.condition_statistics(graph.condition),
-            boundary_index=graph.boundary_index if arch.boundary_tokens else None,
-            segments=segments,
-            joint=joint,
-            log_weights=graph.log_weight if arch.quadrature else None,
-            edge_index=graph.edge_index if arch.message_passing else None,
-            edge_attr=graph.edge_attr if arch.message_passing else None,
-            anchors=self._anchors(graph) if arch.num_scales else None,
-            clusters=self._clusters(graph, segments.num_segments) if arch.cluster_latents else None,
-            coarse=self._coarse(graph, segments.num_segments) if arch.coarse_rounds else None,
-            rank=rank,
-        )
+        return {
+            "x": self._standardised_inputs(graph.x),
+            "condition": self.condition_statistics(graph.condition),
+            "boundary_index": graph.boundary_index if arch.boundary_tokens else None,
+            "segments": segments,
+            "joint": joint,
+            "log_weights": graph.log_weight if arch.quadrature else None,
+            "edge_index": graph.edge_index if arch.message_passing else None,
+            "edge_attr": graph.edge_attr if arch.message_passing else None,
+            "plan": plan,
+            "anchors": self._anchors(graph) if arch.num_scales else None,
+            "clusters": self._clusters(graph, segments.num_segments) if arch.cluster_latents else None,
+            "coarse": self._coarse(graph, segments.num_segments) if arch.coarse_rounds else None,
+        }
 
     def build_graph(self, mesh: Mesh, *, with_targets: bool = False, cache: MeshCache | None = None) -> Data:
         """What the model reads of a mesh; see `features.build_graph`."""
@@ -159,11 +172,13 @@ class FlareConnect(nn.Module):
         return ClusterOrder.from_clusters(graph.cluster, count)
 
     def _coarse(self, graph: Data, num_meshes: int) -> CoarseGraph:
+        count = num_meshes * (self.config.architecture.num_latents + 1)
         return CoarseGraph(
             cluster=graph.cluster,
-            num_clusters=num_meshes * (self.config.architecture.num_latents + 1),
+            num_clusters=count,
             edge_index=graph.coarse_edges,
             edge_attr=graph.coarse_attr,
+            plan=EdgePlan.from_edges(graph.coarse_edges, count) if graph.x.is_cuda else None,
         )
 
     @property

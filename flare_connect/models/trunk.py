@@ -19,7 +19,7 @@ from flare_connect.nn import (
     HybridBlock,
     ResidualMLP,
 )
-from flare_kernels import JointSegments, Segments, spread
+from flare_kernels import EdgePlan, JointSegments, Segments, spread
 
 from .config import Architecture, Recompute
 
@@ -75,6 +75,7 @@ class Trunk(nn.Module):
         log_weights: Float[Tensor, " N"] | None = None,
         edge_index: Int[Tensor, "2 Ne"] | None = None,
         edge_attr: Float[Tensor, "Ne E"] | None = None,
+        plan: EdgePlan | None = None,
         anchors: Anchors | None = None,
         clusters: ClusterOrder | None = None,
         coarse: CoarseGraph | None = None,
@@ -91,6 +92,7 @@ class Trunk(nn.Module):
             log_weights: log weight of each node in the gather.
             edge_index: directed edges.
             edge_attr: their features.
+            plan: the edges sorted, for fused message passing; None to do without.
             anchors: where latents sit; only for anchored attention.
             clusters: points sorted by cluster; only for attention in clusters.
             coarse: clusters and how they touch; only for coarse cycles.
@@ -101,6 +103,7 @@ class Trunk(nn.Module):
             log_weights=log_weights,
             edge_index=edge_index,
             edge_attr=edge_attr,
+            plan=plan,
             clusters=clusters,
             coarse=coarse,
             tokens=None if self.tokens is None or boundary_index is None else self.tokens(x[boundary_index]),

@@ -6,6 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
+from flare_kernels import EdgePlan
+
 from .mesh_conv import MeshConv
 
 
@@ -18,12 +20,14 @@ class CoarseGraph:
         num_clusters: K, of all meshes together.
         edge_index: source and target of each directed edge between clusters that touch.
         edge_attr: their features.
+        plan: these edges sorted, for the fused kernel; None for message passing by PyG.
     """
 
     cluster: Int[Tensor, " N"]
     num_clusters: int
     edge_index: Int[Tensor, "2 Ec"]
     edge_attr: Float[Tensor, "Ec E"]
+    plan: EdgePlan | None = None
 
 
 class CoarseCycle(nn.Module):
@@ -51,5 +55,5 @@ class CoarseCycle(nn.Module):
         """One cycle."""
         h = scatter(self.down(x), coarse.cluster, dim=0, dim_size=coarse.num_clusters, reduce="mean")
         for norm, conv in zip(self.norms, self.rounds, strict=True):
-            h = h + conv(norm(h).to(h.dtype), coarse.edge_index, coarse.edge_attr.to(h.dtype))
+            h = h + conv(norm(h).to(h.dtype), coarse.edge_index, coarse.edge_attr.to(h.dtype), coarse.plan)
         return self.up(h).index_select(0, coarse.cluster)

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flare_kernels import Segments, spread
+import flare_kernels
+from flare_kernels import Segments
 
 from .mlp import ResidualMLP
 
@@ -57,11 +58,9 @@ class AdaptiveNorm(nn.Module):
         self, x: Float[Tensor, "N C"], segments: Segments, condition: Float[Tensor, "B G"] | None = None
     ) -> Float[Tensor, "N C"]:
         """Normalise each point, modulated by the condition of its mesh."""
-        x = _layer_norm(self.norm, x)
         if self.modulation is None or condition is None:
-            return x
-        scale, shift = spread(self.modulation(condition), segments).chunk(2, dim=-1)
-        return x * (1 + scale) + shift
+            return _layer_norm(self.norm, x)
+        return flare_kernels.adaptive_norm(x, self.modulation(condition), segments, eps=self.norm.eps)
 
 
 def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:

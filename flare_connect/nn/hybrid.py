@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flare_connect.errors import ConfigError
-from flare_kernels import JointSegments, Segments
+from flare_kernels import EdgePlan, JointSegments, Segments
 
 from .anchored import AnchoredFlare, Anchors
 from .attention import FlareAttention
@@ -27,6 +27,7 @@ class BlockInputs:
         log_weights: log weight of each point in the gather.
         edge_index: directed edges; None without message passing.
         edge_attr: their features.
+        plan: the edges sorted, for the fused kernel; None for message passing by PyG.
         clusters: points sorted by cluster; None without attention in clusters.
         coarse: clusters and how they touch; None without coarse cycles.
         tokens: conditioning tokens.
@@ -41,6 +42,7 @@ class BlockInputs:
     log_weights: Float[Tensor, " N"] | None = None
     edge_index: Int[Tensor, "2 Ne"] | None = None
     edge_attr: Float[Tensor, "Ne E"] | None = None
+    plan: EdgePlan | None = None
     clusters: ClusterOrder | None = None
     coarse: CoarseGraph | None = None
     tokens: Float[Tensor, "Nt C"] | None = None
@@ -114,7 +116,8 @@ class HybridBlock(nn.Module):
         for i, (norm, conv) in enumerate(zip(self.conv_norms, self.convs, strict=True)):
             if inputs.edge_index is None or inputs.edge_attr is None:
                 raise ValueError("message passing needs `edge_index` and `edge_attr` in the block's inputs")
-            x = x + self._gated(conv(norm(x, segments, condition), inputs.edge_index, inputs.edge_attr), i)
+            received = conv(norm(x, segments, condition), inputs.edge_index, inputs.edge_attr, inputs.plan)
+            x = x + self._gated(received, i)
         if self.clusters is not None and self.cluster_norm is not None:
             if inputs.clusters is None:
                 raise ValueError("attention in clusters needs `clusters` in the block's inputs")

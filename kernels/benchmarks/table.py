@@ -60,6 +60,33 @@ def accuracy() -> Iterator[str]:
         yield f"| {dtype} | {std} | " + " | ".join(cells) + f" | {equal} |"
 
 
+def edges() -> Iterator[str]:
+    """A line for each graph and direction of the messages along edges."""
+    rows = [row for row in read("edge_mean_gpu.json") if row["impl"] != "plan"]
+    if not rows:
+        yield "Not measured on a GPU for this version yet."
+        return
+    columns = ("N", "edges", "numbering", "C", "dtype", "direction", "ours ms", "bound, by", "peak MiB")
+    yield "| " + " | ".join((*columns, "pyg ms (ratio)", "peak MiB")) + " |"
+    yield "|---" * (len(columns) + 2) + "|"
+    names = ("N", "edges", "numbering", "C", "dtype", "direction", "graph")
+    same: dict[Any, dict[str, Row]] = {}
+    for row in rows:
+        same.setdefault(tuple(row[name] for name in names), {})[row["impl"]] = row
+    for (n, num_edges, numbering, channels, dtype, direction, graph), found in same.items():
+        if len(found) < 2:
+            continue
+        ours, pyg = found["ours"], found["pyg"]
+        how = f"{direction}{', CUDA graph' if graph else ''}"
+        yield (
+            f"| {n:,} | {num_edges:,} | {numbering} | {channels} | {dtype} | {how} "
+            f"| {ours['ms']:.3g} | {ours['bound_ms']:.3g}, {ours['bound_by']} | {ours['peak_mib']:.0f} "
+            f"| {pyg['ms']:.3g} ({pyg['ms'] / ours['ms']:.1f}×) | {pyg['peak_mib']:.0f} |"
+        )
+    yield ""
+    yield "Machines: " + "; ".join(sorted({row["machine"] for row in rows})) + "."
+
+
 def read(name: str) -> list[Row]:
     path = HERE / "results" / name
     return json.loads(path.read_text()) if path.is_file() else []
@@ -67,7 +94,7 @@ def read(name: str) -> list[Row]:
 
 if __name__ == "__main__":
     text = README.read_text()
-    for name, lines in (("speed", speed()), ("accuracy", accuracy())):
+    for name, lines in (("speed", speed()), ("accuracy", accuracy()), ("edges", edges())):
         table = "\n".join(lines)
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.S

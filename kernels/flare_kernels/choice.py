@@ -12,6 +12,11 @@ IMPLEMENTATIONS = ("auto", "triton", "sdpa", "reference")
 VARIABLE = "FLARE_KERNELS_IMPL"
 # In bytes of a row: what a tile of 64 latents in one block leaves room for in shared memory.
 LARGEST_ROW = 512
+# Of messages along edges: a tile holds all channels of a node, and one tile is kept for each feature of an edge.
+MOST_CHANNELS = 1024
+MOST_EDGE_FEATURES = 16
+# Of what is done to rows: a program holds whole ones.
+MOST_COLUMNS = 4096
 _TRITON_IS_THERE = importlib.util.find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -42,15 +47,67 @@ def choose(impl: str, k: Tensor, value_dim: int, *, with_lse: bool = False) -> s
     return "reference" if with_lse else impl
 
 
+def choose_for_edges(impl: str, source: Tensor, edge_attr: Tensor) -> str:
+    """The implementation for messages along edges: "triton" or "reference"; arguments and errors as in `choose`.
+
+    There is nothing for SDPA to do: where the environment variable asks for it, plain torch runs.
+    """
+    return _triton_or_reference(impl, source, _edge_obstacle(source, edge_attr))
+
+
+def choose_for_rows(impl: str, x: Tensor) -> str:
+    """The implementation for what is done to each row [C] of points: as `choose_for_edges`."""
+    obstacle = _general_obstacle("x", x)
+    if obstacle is None and not 1 <= x.shape[1] <= MOST_COLUMNS:
+        obstacle = f"takes 1 to {MOST_COLUMNS} channels, got {x.shape[1]}"
+    return _triton_or_reference(impl, x, obstacle)
+
+
+def _triton_or_reference(impl: str, x: Tensor, obstacle: str | None) -> str:
+    check_choice("impl", impl, ("auto", "triton", "reference"))
+    if impl == "auto":
+        impl = os.environ.get(VARIABLE, "auto")
+        check_choice(VARIABLE, impl, IMPLEMENTATIONS)
+    if impl in ("auto", "triton"):
+        if obstacle is None:
+            return "triton" if impl == "triton" or x.is_cuda else "reference"
+        if impl == "triton":
+            raise ValueError(f"impl='triton' {obstacle}; use impl='auto'")
+    return "reference"
+
+
 def _obstacle(k: Tensor, value_dim: int) -> str | None:
     """Why Triton cannot run, if so."""
-    if not _TRITON_IS_THERE:
-        return "needs the package triton, which is not installed (it exists for Linux)"
-    if not k.is_cuda and not os.environ.get("TRITON_INTERPRET"):
-        return f"needs a GPU, or its interpreter (TRITON_INTERPRET=1) for tests; `k` is on {k.device}"
-    if k.dtype not in _DTYPES:
-        return f"takes float32, bfloat16 and float16, got {k.dtype}"
+    general = _general_obstacle("k", k)
+    if general is not None:
+        return general
     largest = LARGEST_ROW // k.element_size()
     if max(k.shape[-1], value_dim) > largest:
         return f"takes head dims up to {largest} in {str(k.dtype)[6:]}, got {max(k.shape[-1], value_dim)}"
+    return None
+
+
+def _edge_obstacle(source: Tensor, edge_attr: Tensor) -> str | None:
+    general = _general_obstacle("source", source)
+    if general is not None:
+        return general
+    if edge_attr.requires_grad and torch.is_grad_enabled():
+        return "gives no gradient to `edge_attr`, which requires one: detach it, or use impl='reference'"
+    for name, size, most in (
+        ("channels", source.shape[1], MOST_CHANNELS),
+        ("edge features", edge_attr.shape[1], MOST_EDGE_FEATURES),
+    ):
+        if not 1 <= size <= most:
+            return f"takes 1 to {most} {name}, got {size}"
+    return None
+
+
+def _general_obstacle(name: str, x: Tensor) -> str | None:
+    """What stands in the way of every kernel."""
+    if not _TRITON_IS_THERE:
+        return "needs the package triton, which is not installed (it exists for Linux)"
+    if not x.is_cuda and not os.environ.get("TRITON_INTERPRET"):
+        return f"needs a GPU, or its interpreter (TRITON_INTERPRET=1) for tests; `{name}` is on {x.device}"
+    if x.dtype not in _DTYPES:
+        return f"takes float32, bfloat16 and float16, got {x.dtype}"
     return None

@@ -33,7 +33,7 @@ def gather(
 ) -> tuple[Tensor, Tensor]:
     """Z [B, H, M, Dv] and its natural log-sum-exp [B, H, M] in fp32; arguments as in `api.gather`, already checked."""
     q, k, v, scale = _ready(q, k, v, scale)
-    plan, settings = _plan(segments, k), Settings(scale, precision)
+    plan, settings = plan_of(segments, k), Settings(scale, precision)
     return autograd.gather(q, k, v, _line(log_weights), _scores(cost), plan, settings, _tokens(tokens, k))
 
 
@@ -42,7 +42,7 @@ def scatter(
 ) -> Tensor:
     """Y [N, H, Dv] in the dtype of `k` (under autocast, in its dtype); arguments as in `api.scatter`, checked."""
     q, k, _, scale = _ready(q, k, None, scale)
-    return autograd.scatter(q, k, z.contiguous(), _scores(cost), _plan(segments, k), Settings(scale, precision))
+    return autograd.scatter(q, k, z.contiguous(), _scores(cost), plan_of(segments, k), Settings(scale, precision))
 
 
 def mixer(
@@ -59,7 +59,7 @@ def mixer(
 ) -> Tensor:
     """Y [N, H, Dv] of gather and scatter in one; arguments as in `api.mixer`, checked."""
     q, k, v, scale = _ready(q, k, v, scale)
-    plan, settings = _plan(segments, k), Settings(scale, precision)
+    plan, settings = plan_of(segments, k), Settings(scale, precision)
     more = _tokens(tokens, k)
     return autograd.mixer(q, k, v, _line(log_weights), _scores(cost), _scores(cost_decode), plan, settings, more)
 
@@ -83,10 +83,11 @@ def _tokens(tokens: TokenRows | None, k: Tensor) -> Tokens:
         return Tokens()
     token_k, token_v, cost, segments = tokens
     token_k, token_v = (rows_together(x.to(k.dtype)) for x in (token_k, token_v))
-    return Tokens(token_k, token_v, None if cost is None else cost.detach(), _plan(segments, k))
+    return Tokens(token_k, token_v, None if cost is None else cost.detach(), plan_of(segments, k))
 
 
-def _plan(segments: Segments, k: Tensor) -> Plan:
+def plan_of(segments: Segments, k: Tensor) -> Plan:
+    """Where segments are, as kernels read it."""
     if segments.is_uniform:
         return Plan(None, None, segments.num_segments, segments.width, 0)
     check_device("ptr", segments.ptr, k)

@@ -4,7 +4,8 @@ Every other implementation is tested against this file. Half-precision inputs ar
 """
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .segments import Segments
@@ -46,6 +47,24 @@ def scatter(
         p, _ = _softmax(s, dim=2)
         parts.append(torch.einsum("nhm,hmd->nhd", p, z[mesh].to(p.dtype)))
     return torch.cat(parts).to(z.dtype)
+
+
+def edge_mean(
+    source: Float[Tensor, "N C"],
+    target: Float[Tensor, "N C"],
+    edge_attr: Float[Tensor, "Ne E"],
+    weight: Float[Tensor, "C E"],
+    edge_index: Int[Tensor, "2 Ne"],
+) -> Float[Tensor, "N C"]:
+    """Mean of the messages that arrive: `y_i = mean_{j→i} gelu(source_j + target_i + W e_ij)`, 0 where none does."""
+    start, end = edge_index[0], edge_index[1]
+    dtype = torch.promote_types(source.dtype, torch.float32)
+    s, t, e, w = (x.to(dtype) for x in (source, target, edge_attr, weight))
+    with torch.autocast(source.device.type, enabled=False):
+        message = F.gelu(s.index_select(0, start) + t.index_select(0, end) + F.linear(e, w), approximate="tanh")
+    total = torch.zeros_like(s).index_add(0, end, message)
+    degree = s.new_zeros(len(s)).index_add(0, end, s.new_ones(len(end)))
+    return (total / degree.clamp(min=1)[:, None]).to(source.dtype)
 
 
 def _of_mesh(q: Tensor, mesh: int) -> Tensor:

@@ -125,6 +125,26 @@ def test_samples_of_a_split_stay_when_another_grows():
         assert torch.equal(before.point_data["temperature"], after.point_data["temperature"])
 
 
+@pytest.mark.parametrize("config", [CONFIG, ELASTIC], ids=["heat", "elasticity"])
+def test_same_plate_and_loads_in_other_elements(config):
+    loads = "temperatures" if config.physics == "heat" else "traction"
+    same, coarse = (dataclasses.replace(config, num_nodes=n, geometry_nodes=config.num_nodes) for n in (900, 400))
+    for index in (3, 5):
+        drawn, few = generate_sample(config, index), generate_sample(coarse, index)
+        assert abs(few.num_nodes / 400 - 1) < 0.15
+        for name in ("opening", "num_slits", loads):
+            assert torch.equal(drawn.global_data[name], few.global_data[name])
+        assert drawn.total_measure == pytest.approx(few.total_measure, rel=1e-9)
+        assert drawn.topology.betti == few.topology.betti
+    # Where the sizes are the same, so are the bits; files of before are known by parameters without the setting.
+    one = dataclasses.replace(config, num_nodes=900)
+    assert torch.equal(
+        generate_sample(one, 3).pos, generate_sample(dataclasses.replace(one, geometry_nodes=900), 3).pos
+    )
+    assert "geometry_nodes" not in config.parameters()
+    assert type(config)(**same.parameters()) == same
+
+
 def test_seed_and_index_draw_other_plates():
     one = generate_sample(CONFIG, 0)
     for other in (generate_sample(CONFIG, 1), generate_sample(dataclasses.replace(CONFIG, seed=6), 0)):

@@ -234,5 +234,14 @@ def test_wrong_settings_are_named(settings, says):
         SlitPlateConfig(**({"physics": "heat"} | settings))
 
 
+def test_openings_are_those_of_the_nodes_that_geometry_is_drawn_for():
+    fine = dataclasses.replace(CONFIG, num_nodes=200, geometry_nodes=5_000)  # openings of 200 nodes would not fit
+    assert fine.widest == CONFIG.widest
+    with pytest.raises(ConfigError, match=r"`geometry_nodes`.*10"):
+        SlitPlateConfig(physics="heat", geometry_nodes=10)
+    with pytest.raises(ConfigError, match=r"`num_nodes` must be one number.*\(2000, 3000\)"):
+        SlitPlateConfig(physics="heat", num_nodes=(2_000, 3_000), geometry_nodes=5_000)
+
+
 def test_settings_from_json_are_the_same():
     assert SlitPlateConfig(**CONFIG.parameters()) == CONFIG

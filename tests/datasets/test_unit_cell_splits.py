@@ -89,6 +89,21 @@ def test_old_settings_keep_their_parameters_and_their_samples(tmp_path):
         assert float(store[3].global_data["porosity"]) > 0.4
 
 
+def test_same_cell_and_strain_in_other_elements():
+    # In "contact" gaps are drawn down to what elements resolve; a range of nodes is drawn before the strain.
+    for nodes in (2_000, (1_000, 2_000)):
+        drawn = dataclasses.replace(CONFIG, num_nodes=nodes)
+        coarse = dataclasses.replace(drawn, num_nodes=600, geometry_nodes=nodes)
+        assert coarse.contact_gap == drawn.contact_gap
+        for index in (0, 2):
+            before, after = generate_sample(drawn, index), generate_sample(coarse, index)
+            assert abs(after.num_nodes / 600 - 1) < 0.15
+            for name in ("macro_strain", "num_holes", "porosity"):
+                assert torch.equal(before.global_data[name], after.global_data[name])
+    assert "geometry_nodes" not in CONFIG.parameters()
+    assert UnitCellConfig(**coarse.parameters()) == coarse
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -13,10 +13,10 @@ import pytest
 import flare_connect as fc
 
 
-def run(repository, name, out, *options):
+def run(repository, name, out, *options, called="--out"):
     """Runs an example in a process of its own; returns the numbers of its last line."""
     done = subprocess.run(
-        [sys.executable, repository / "examples" / name, *map(str, options), "--out", out],
+        [sys.executable, repository / "examples" / name, *map(str, options), called, out],
         cwd=out.parent,
         env=os.environ | {"OMP_NUM_THREADS": "2"},
         capture_output=True,
@@ -112,3 +112,112 @@ def test_study_of_topology(repository, tmp_path):
     before = (out / "cells_quick.json").read_bytes()
     run(repository, "studies/topology/run.py", out, *options)
     assert (out / "cells_quick.json").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def study(repository):
+    """The modules of the study of topology."""
+    import importlib
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(repository / "examples/studies/topology")
+        yield importlib.import_module
+
+
+def untrained(study, name, folder, num_latents=16):
+    """A folder as `run.py` leaves it."""
+    read = study("sets").SETS[name]
+    widths = {"traction": 2, "temperatures": 2, "macro_strain": 3}
+    arch = fc.Architecture(channels=16, num_blocks=2, num_heads=4, num_latents=num_latents)
+    config = fc.FlareConnectConfig(
+        dim=2, outputs={read.output: 1}, inputs=dict.fromkeys(read.inputs, 1), directional=read.directional,
+        conditions={name: widths[name] for name in read.conditions}, boundary=read.boundary, architecture=arch,
+    )  # fmt: skip
+    return fc.FlareConnect(config).save_pretrained(folder)
+
+
+def test_fields_are_carried_between_meshes_on_their_side_of_a_crack(study):
+    """What is linear on each side of a crack is carried as it is, lips included."""
+    pytest.importorskip("gmsh", reason="the extra `generate` is not installed")
+    from flare_datasets.slit_plates import Slit, mesh_plate
+
+    crack = [Slit(((0.5, 0.0), (0.5, 0.6)))]
+    meshes = [fc.Mesh.from_arrays((m := mesh_plate(crack, n)).pos, {"triangle": m.triangles}) for n in (300, 700)]
+
+    def fields(mesh):
+        """A linear one; and one that is 1 at the right of the crack and on its right lip."""
+        middle = mesh.pos[mesh.cells["triangle"]].mean(dim=1)
+        right = mesh.pos[:, 0] > 0.5
+        for corner in mesh.cells["triangle"].T:
+            right[corner] |= (middle[:, 0] > 0.5) & (mesh.pos[corner, 0] == 0.5) & (mesh.pos[corner, 1] < 0.6)
+        return mesh.pos @ mesh.pos.new_tensor([2.0, -1.0]), right.double()
+
+    for mesh, to in (meshes, meshes[::-1]):
+        carry = study("carrying").Carry(mesh, to)
+        (linear, side), (same, right) = fields(mesh), fields(to)
+        np.testing.assert_allclose(carry(linear), same, atol=1e-4)
+        lips = (to.pos[:, 0] == 0.5) & (to.pos[:, 1] < 0.5)
+        assert set(right[lips].tolist()) == {0.0, 1.0}
+        np.testing.assert_allclose(carry(side)[lips], right[lips], atol=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plates", "heat", "cells"])
+def test_study_of_resolution(repository, study, tmp_path, name):
+    """The same geometry at three sizes; a second call makes nothing again, other weights do."""
+    pytest.importorskip("gmsh", reason="the extra `generate` is not installed")
+    pytest.importorskip("skfem", reason="the extra `generate` is not installed")
+    model, out = tmp_path / "models" / f"{name}-ours" / "seed1", tmp_path / "out"
+    options = ("--models", model, "--results", out, "--samples", 2, "--workers", 0)
+    options += ("--trained", 3_000, "--nodes", 300, 600)
+    untrained(study, name, model)
+    run(repository, "studies/topology/resolution.py", out, *options)
+    written = out / "resolution.json"
+    rows = {row["nodes"]: row for row in json.loads(written.read_text())}
+    assert list(rows) == [3_000, 300, 600]
+    assert rows[3_000]["ratio_to_trained"] == 1
+    for nodes, row in rows.items():
+        assert (row["dataset"], row["split"], row["model"], row["seed"]) == (name, "id", f"{name}-ours", 1)
+        assert row["num_meshes"] == len(row["rel_l2_per_mesh"]) == 2
+        assert row["ratio_to_trained"] == row["rel_l2"] / rows[3_000]["rel_l2"]
+        assert all(math.isfinite(row[key]) for key in ("common_rel_l2", "boundary_error", "peak_error"))
+        with fc.MeshStore(out / "resolution" / f"{name}-{nodes}.h5") as store:
+            assert np.abs(store.num_nodes / nodes - 1).max() < 0.15
+    assert rows[3_000]["truth_change"] < 1e-3 < rows[600]["truth_change"] < rows[300]["truth_change"] < 1
+    before = written.read_bytes()
+    run(repository, "studies/topology/resolution.py", out, *options)
+    assert written.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_study_of_rank(repository, study, tmp_path):
+    """Ranks up to all latents of each model, and what is chosen for a tolerance."""
+    pytest.importorskip("gmsh", reason="the extra `generate` is not installed")
+    pytest.importorskip("skfem", reason="the extra `generate` is not installed")
+    from flare_datasets import unit_cells
+
+    cells = unit_cells.UnitCellConfig(num_train=1, num_val=2, num_test=2, num_shift=1, num_nodes=300)
+    data = unit_cells.generate(tmp_path / "cells.h5", cells, num_workers=0, progress=False)
+    models = [untrained(study, "cells", tmp_path / f"latents{count}", count) for count in (12, 4)]
+    options = ("--data", data, "--models", *models, "--splits", "id", "more holes", "--ranks", 2, 4, 8, 16)
+    out = tmp_path / "out"
+    run(repository, "studies/topology/rank.py", out, *options, called="--results")
+    rows = json.loads((out / "rank.json").read_text())
+    ranks = {(row["model"], row["split"]): [] for row in rows if row["tolerance"] is None}
+    for row in rows:
+        assert math.isfinite(row["rel_l2"])
+        assert 1 <= row["rank"] <= row["latents"]
+        if row["tolerance"] is None:
+            ranks[row["model"], row["split"]].append(row["rank"])
+    assert ranks == {
+        (name, split): found for split in ("id", "more holes")
+        for name, found in (("latents12", [2, 4, 8, 12]), ("latents4", [2, 4]))
+    }  # fmt: skip
+    assert [row["tolerance"] for row in rows if row["tolerance"] is not None] == [0.02, 0.05, 0.1] * 2
+    before = (out / "rank.json").read_bytes()
+    untrained(study, "cells", models[1], 4)  # other weights
+    run(repository, "studies/topology/rank.py", out, *options, called="--results")
+    after = json.loads((out / "rank.json").read_text())
+    assert len(after) == len(rows)
+    assert [row for row in after if row["model"] == "latents12"] == [row for row in rows if row["model"] == "latents12"]
+    assert (out / "rank.json").read_bytes() != before

@@ -13,9 +13,16 @@ pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
+from flare_kernels.triton_edges import ops as edge_ops
 from flare_kernels.triton_mixer import ops
 
-TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.int64: "*i64"}
+TYPES = {
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.float32: "*fp32",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
 HOPPER, AMPERE = GPUTarget("cuda", 90, 32), GPUTarget("cuda", 80, 32)
 CASES = {
     "plain, bfloat16": ({}, torch.bfloat16, HOPPER),
@@ -83,3 +90,22 @@ def test_kernels_compile(change, dtype, target, monkeypatch, tmp_path: Path):
         fk.mixer(q, k, v, **arguments).sum().backward()
     kernels = {"gather", "merge", "scatter", "latent_grad", "point_grad", "sum"}
     assert seen == {f"{name}_kernel" for name in kernels}
+
+
+@pytest.mark.parametrize("target", [HOPPER, AMPERE], ids=["Hopper", "Ampere"])
+@pytest.mark.parametrize(("channels", "features"), [(64, 5), (56, 16), (1024, 1)])
+def test_edge_kernels_compile(channels, features, target, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    source, end = (torch.zeros(5, channels, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    weight = torch.zeros(channels, features, requires_grad=True)
+    plan = fk.EdgePlan.from_edges(torch.tensor([[0, 1], [1, 2]]), 5)
+    seen = set()
+
+    def launch(kernel, *rest, **more):
+        seen.add(kernel.fn.__name__)
+        compiled(target, kernel, *rest, **more)
+
+    with mock.patch.object(edge_ops, "launch", launch):
+        fk.edge_mean(source, end, torch.zeros(2, features), weight, plan, impl="triton").sum().backward()
+    assert seen == {"edge_mean_kernel", "target_grad_kernel", "source_grad_kernel"}

@@ -1,5 +1,7 @@
 """Layers: shapes, invariances, what each switch changes, and that what should not matter does not."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from flare_connect.nn import (
     HybridBlock,
     MeshConv,
 )
-from flare_kernels import Segments
+from flare_kernels import EdgePlan, Segments
 
 C = 16
 VARIANTS = {
@@ -157,6 +159,31 @@ def test_mesh_conv_against_a_loop():
         ]
         mean = torch.stack(sent).mean(0) if sent else torch.zeros(C).double()
         torch.testing.assert_close(y[i], conv.output(torch.cat([x[i], mean])))
+
+
+def test_mesh_conv_with_a_plan_is_mesh_conv_without():
+    conv, e = MeshConv(C, 3).double(), torch.randn(40, 3).double()
+    edge_index = torch.randint(0, 9, (2, 40))
+    plan = EdgePlan.from_edges(edge_index, 12)  # the last three nodes have no edges
+    x = torch.randn(12, C).double().requires_grad_()
+    given = torch.randn(12, C).double()
+    leaves = [x, *conv.parameters()]
+    outcomes = []
+    for more in ((), (plan,)):
+        y = conv(x, edge_index, e, *more)
+        outcomes.append((y, *torch.autograd.grad(y, leaves, given)))
+    for one, other in zip(*outcomes, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+
+
+def test_a_block_hands_the_plan_to_its_rounds(monkeypatch):
+    block = HybridBlock(C, attention=None, edge_features=3, num_rounds=2)
+    x, e, edge_index = torch.randn(9, C), torch.randn(20, 3), torch.randint(0, 9, (2, 20))
+    inputs = BlockInputs(segments=Segments.from_lengths([9]), edge_index=edge_index, edge_attr=e)
+    without = block(x, inputs)
+    monkeypatch.setattr(MeshConv, "propagate", None)
+    planned = dataclasses.replace(inputs, plan=EdgePlan.from_edges(edge_index, 9))
+    torch.testing.assert_close(block(x, planned), without)
 
 
 def test_adaptive_norm_starts_as_layer_norm_and_learns_the_condition():

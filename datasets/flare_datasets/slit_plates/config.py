@@ -55,7 +55,7 @@ class SlitPlateConfig(SplitConfig):
         min_gap: least width of the plate left between two slits, and between a slit and a side, in plate sides.
         crack_probability: share of the plates whose slits are cracks of no opening: both lips are in one place.
         opening: (least, most) distance of the lips in the other plates, the same for all slits of a plate, in widths
-            of an element, `element_width(num_nodes)`.
+            of an element, `element_width(num_nodes)`, or of `geometry_nodes` where they are given.
         temperature: "heat" only: the temperatures of both sides are drawn evenly from this much below to above 0.
         num_sources: "heat" only: (least, most) Gaussian sources.
         source_width: "heat" only: (least, most) standard deviation of a source, in plate sides.
@@ -66,6 +66,8 @@ class SlitPlateConfig(SplitConfig):
         youngs_modulus: "elasticity" only: $E$; the unit of every stress.
         poisson_ratio: "elasticity" only: $\nu$, plane strain.
         seed: same seed, same samples.
+        geometry_nodes: `num_nodes` of another data set of the same seed: its slits and loads are drawn, meshed with
+            `num_nodes` vertices (one number then): the same problem in other elements. None draws for `num_nodes`.
 
     Raises:
         ConfigError: a value is out of range, a setting belongs to the other physics, or slits do not fit.
@@ -76,6 +78,7 @@ class SlitPlateConfig(SplitConfig):
     """
 
     splits = SPLITS
+    added = frozenset({"geometry_nodes"})
 
     physics: str
     num_train: int = 1_000
@@ -104,6 +107,7 @@ class SlitPlateConfig(SplitConfig):
     youngs_modulus: float = 1.0
     poisson_ratio: float = 0.3
     seed: int = 0
+    geometry_nodes: int | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

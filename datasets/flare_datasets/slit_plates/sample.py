@@ -76,9 +76,9 @@ def _attempt(config: SlitPlateConfig, index: int, attempt: int) -> dict[str, Any
     split, _ = config.split_of(index)
     # Two streams, so that the plates are the same in both physics, whatever the loads take.
     shape, loads = (np.random.default_rng([*config.seed_of(index, attempt), stream]) for stream in (0, 1))
-    num_nodes = int(shape.integers(config.node_range[0], config.node_range[1] + 1))
+    drawn_nodes, num_nodes = config.draw_nodes(shape)
     cracked = bool(shape.random() < config.crack_probability)
-    opening = float(shape.uniform(*config.opening)) * element_width(num_nodes)
+    opening = float(shape.uniform(*config.opening)) * element_width(drawn_nodes)
     slits = draw_slits(config, shape, split, 0.0 if cracked else opening)
     mesh = mesh_plate(slits, num_nodes)
     point_data, global_data = (_heat if config.physics == "heat" else _elasticity)(config, loads, mesh)

@@ -48,6 +48,8 @@ class UnitCellConfig(SplitConfig):
         strain_amplitude: Frobenius norm $\sqrt{e_{xx}^2 + e_{yy}^2 + 2 e_{xy}^2}$ of the macroscopic strain, whose
             direction is drawn evenly from the sphere.
         seed: same seed, same samples.
+        geometry_nodes: `num_nodes` of another data set of the same seed: its holes and strains are drawn, meshed with
+            `num_nodes` vertices (one number then): the same problem in other elements. None draws for `num_nodes`.
 
     Raises:
         ConfigError: a value is out of range, or holes of the least porosity do not fit into the cell.
@@ -57,7 +59,7 @@ class UnitCellConfig(SplitConfig):
     """
 
     splits = SPLITS
-    added = frozenset({"num_contact", "num_thin", "thin_holes"})
+    added = frozenset({"num_contact", "num_thin", "thin_holes", "geometry_nodes"})
 
     num_train: int = 1_000
     num_test: int = 200
@@ -80,6 +82,7 @@ class UnitCellConfig(SplitConfig):
     num_contact: int = 0
     num_thin: int = 0
     thin_holes: tuple[int, int] = (8, 14)
+    geometry_nodes: int | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -59,7 +59,7 @@ def _attempt(config: UnitCellConfig, index: int, attempt: int) -> dict[str, Any]
     split, _ = config.split_of(index)
     rng = np.random.default_rng(np.random.SeedSequence(config.seed_of(index, attempt)))
     holes = draw_layout(config, rng, split)
-    num_nodes = int(rng.integers(config.node_range[0], config.node_range[1] + 1))
+    _, num_nodes = config.draw_nodes(rng)
     # Even on the sphere of the strains' Frobenius norm, in which exy counts twice.
     direction = rng.standard_normal(3)
     direction /= np.linalg.norm(direction)

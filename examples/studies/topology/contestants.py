@@ -28,6 +28,13 @@ SETTINGS: dict[str, Architecture] = {
     ),
     "no boundary tokens": replace(OURS, boundary_tokens=False),
     "no quadrature": replace(OURS, quadrature=False),
+    # How many anchors, which costs.
+    **{f"{count} anchors": replace(OURS, num_latents=count) for count in (16, 32, 128, 256)},
+    "any rank": OURS,
+    "one scale, 1": replace(OURS, anchor_scales=(1.0,)),
+    "one scale, 60": replace(OURS, anchor_scales=(60.0,)),
+    "geodesic": replace(OURS, anchors="geodesic"),
+    "straight": replace(OURS, anchors="straight"),
     "FLARE": _FLARE,
     "FLARE, adapted": replace(_FLARE, queries="adapted"),
 }
@@ -40,6 +47,8 @@ PEERS: dict[str, dict[str, Any]] = {
     "pointwise": {},
 }
 NAMES = (*SETTINGS, *PEERS)
+# Trained with some batches at a lower rank, so that one can be chosen afterwards.
+NESTED = ("any rank",)
 
 
 def make(name: str, around: FlareConnectConfig) -> FlareConnect:
@@ -62,6 +71,11 @@ def make(name: str, around: FlareConnectConfig) -> FlareConnect:
     model = FlareConnect(config)
     model.trunk = build(name, channels=channels, **sizes, **PEERS[name])
     return model
+
+
+def architecture(name: str) -> Architecture:
+    """Of a contestant; peers have none of ours, and read what it would without anchors."""
+    return SETTINGS.get(name, _AROUND)
 
 
 def parameters(model: FlareConnect) -> int:

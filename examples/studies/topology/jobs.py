@@ -13,9 +13,10 @@ import contestants
 import numpy as np
 import torch
 import training
-from preparing import Prepared
+from preparing import Prepared, with_costs
 
 from flare_connect.files import write_atomically
+from flare_connect.models.statistics import typical_cost
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "kernels" / "benchmarks"))
 import measure
@@ -78,9 +79,13 @@ def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argpars
     waiting, done = context.SimpleQueue(), context.Queue()
     for job in [*jobs, *[None] * len(places)]:
         waiting.put(job)
+    # Runs that share a device train in turns, so that each has it alone for its time.
+    turns = {place: context.Lock() for place in places}
     common = _provenance(prepared)
     workers = [
-        context.Process(target=_work, args=(prepared, statistics, place, waiting, done, args.out, common), daemon=True)
+        context.Process(
+            target=_work, args=(prepared, statistics, place, turns[place], waiting, done, args.out, common), daemon=True
+        )
         for place in places[: len(jobs)]
     ]
     for worker in workers:
@@ -111,7 +116,9 @@ def _next(done: Any, workers: list[Any]) -> list[Row]:
                 raise SystemExit("all workers died, perhaps for lack of memory: lower `--per_gpu`") from None
 
 
-def _work(prepared: Prepared, statistics: Any, place: str, waiting: Any, done: Any, out: Path, common: Row) -> None:
+def _work(
+    prepared: Prepared, statistics: Any, place: str, turn: Any, waiting: Any, done: Any, out: Path, common: Row
+) -> None:
     device = torch.device(place)
     torch.multiprocessing.set_sharing_strategy("file_system")
     torch.set_num_threads(1)
@@ -122,27 +129,38 @@ def _work(prepared: Prepared, statistics: Any, place: str, waiting: Any, done: A
             if job.harmonic not in kept:
                 kept.clear()
                 kept[job.harmonic] = {name: prepared.view(name, job.harmonic, device) for name in prepared.graphs}
-            rows = _run(prepared, kept[job.harmonic], statistics[job.harmonic], job, device, out)
+            rows = _run(prepared, kept[job.harmonic], statistics[job.harmonic], job, device, turn, out)
         except Exception as error:
             traceback.print_exc()
             rows = [{"split": "none", "failed": f"{type(error).__name__}: {error}"[:300]}]
         done.put([row | asdict(job) | common for row in rows])
 
 
-def _run(prepared: Prepared, graphs: Any, statistics: Any, job: Job, device: torch.device, out: Path) -> list[Row]:
+def _run(
+    prepared: Prepared, graphs: Any, statistics: Any, job: Job, device: torch.device, turn: Any, out: Path
+) -> list[Row]:
     torch.manual_seed(job.seed)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.cuda.reset_peak_memory_stats()
     model = contestants.make(job.model, prepared.around(job.harmonic))
+    arch = contestants.architecture(job.model)
+    graphs = {split: with_costs(each, arch) for split, each in graphs.items()}
     for name, value in model.state_dict().items():
         if name in statistics:
             value.copy_(statistics[name])
+    if arch.num_scales:
+        model.typical_cost.copy_(typical_cost(graphs["train"]))
     model.to(device)
-    facts = training.train(model, graphs["train"], seconds=job.seconds, learning_rate=job.learning_rate, seed=job.seed)
+    facts = training.train(
+        model, graphs["train"], seconds=job.seconds, learning_rate=job.learning_rate, seed=job.seed, alone=turn,
+        nested=job.model in contestants.NESTED,
+    )  # fmt: skip
     facts |= {"params": contestants.parameters(model), "val_rel_l2": training.error_of(model, graphs["val"])}
     if job.tuning:
         return [facts | {"split": "val"}]
+    if job.model in contestants.SETTINGS:  # peers have no folder that `from_pretrained` reads
+        model.save_pretrained(out / "models" / _named(prepared, job) / f"seed{job.seed}")
     rows = []
     for split, called in prepared.study.splits.items():
         guesses = [guess[:, 0].cpu() for guess in training.predictions(model, graphs[split])]
@@ -150,13 +168,13 @@ def _run(prepared: Prepared, graphs: Any, statistics: Any, job: Job, device: tor
         errors = [
             known.of(guess, truth) for known, guess, truth in zip(prepared.errors[split], guesses, truths, strict=True)
         ]
-        rows.append(facts | {"split": called} | _means(errors))
+        rows.append(facts | {"split": called} | means(errors))
         if job.seed == 0:
             _keep(prepared, split, guesses, truths, errors, job, out)
     return rows
 
 
-def _means(errors: list[dict[str, float]]) -> Row:
+def means(errors: list[dict[str, float]]) -> Row:
     """Of every error over the meshes that have it, and the error of each mesh."""
     found: Row = {}
     for name in dict.fromkeys(name for each in errors for name in each):
@@ -170,8 +188,7 @@ def _keep(prepared: Prepared, split: str, guesses: list, truths: list, errors: l
     """The mesh with the largest error and the one in the middle, for pictures."""
     order = sorted(range(len(errors)), key=lambda i: errors[i]["rel_l2"])
     for called, i in (("worst", order[-1]), ("median", order[len(order) // 2])):
-        name = f"{prepared.study.name}-{split}-{called}-{job.model.replace(', ', '_').replace(' ', '_')}"
-        path = out / "kept" / f"{name}{'-harmonic' if job.harmonic else ''}.npz"
+        path = out / "kept" / f"{_named(prepared, job)}-{split}-{called}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         mesh = prepared.errors[split][i].mesh
         np.savez_compressed(
@@ -179,6 +196,12 @@ def _keep(prepared: Prepared, split: str, guesses: list, truths: list, errors: l
             guess=guesses[i].numpy(), truth=truths[i].numpy(), index=prepared.indices[split][i],
             rel_l2=errors[i]["rel_l2"], output=prepared.study.output,
         )  # fmt: skip
+
+
+def _named(prepared: Prepared, job: Job) -> str:
+    """A file's name for a model."""
+    model = job.model.replace(", ", "_").replace(" ", "_")
+    return f"{prepared.study.name}-{model}{'-harmonic' if job.harmonic else ''}"
 
 
 def _provenance(prepared: Prepared) -> Row:

@@ -13,14 +13,14 @@ from sets import StudySet
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from flare_connect.mesh import MeshStore
+from flare_connect.mesh import MeshStore, anchor_costs
 from flare_connect.metrics import MeshErrors
-from flare_connect.models import FlareConnect, FlareConnectConfig
+from flare_connect.models import Architecture, FlareConnect, FlareConnectConfig
 from flare_connect.models.boundary import num_harmonic_features
 from flare_connect.models.features import MeshGraph, build_graph
 
-# Everything that any contestant reads is in the graph.
-_ALL = replace(OURS, coarse_rounds=1)
+# Everything that any contestant reads is in the graph, but for the costs, of which each reads its own.
+_ALL = replace(OURS, anchors="none", coarse_rounds=1)
 _open: dict[str, Any] = {}
 
 
@@ -57,6 +57,21 @@ class Packed:
         ]
 
 
+def with_costs(graphs: list[Data], arch: Architecture) -> list[Data]:
+    """The graphs with the costs that a model reads, and no others."""
+    found = []
+    for graph in graphs:
+        values = graph.to_dict()
+        costs = {key: values.pop(key) for key in list(values) if key.startswith("cost_")}
+        if arch.anchors != "none":
+            cost = costs[f"cost_{arch.anchors}"][:, :, : arch.num_latents]
+            if arch.anchors == "diffusion" and arch.anchor_scales != OURS.anchor_scales:
+                cost = cost[:, [OURS.anchor_scales.index(scale) for scale in arch.anchor_scales]]
+            values["cost"] = cost
+        found.append(MeshGraph(**values))
+    return found
+
+
 def _axis(key: str) -> int:
     return 1 if key in ("edge_index", "coarse_edges") else 0
 
@@ -90,20 +105,24 @@ class Prepared:
 
     def statistics(self, harmonic: bool) -> dict[str, torch.Tensor]:
         """Of the training split: buffers of a model."""
-        model = FlareConnect(replace(self.around(harmonic), architecture=OURS))
+        model = FlareConnect(replace(self.around(harmonic), architecture=replace(OURS, anchors="none")))
         model.fit_statistics(self.view("train", harmonic, torch.device("cpu")))
         return {name: value for name, value in model.state_dict().items() if not name.startswith("trunk.")}
 
 
-def prepare(study: StudySet, path: Path, num_workers: int) -> Prepared:
-    """Everything of a file, with a progress bar."""
+def prepare(study: StudySet, path: Path, num_workers: int, architectures: list[Architecture]) -> Prepared:
+    """Everything of a file that models of these architectures read, with a progress bar."""
+    most: dict[str, int] = {}
+    for arch in architectures:
+        if arch.anchors != "none":
+            most[arch.anchors] = max(most.get(arch.anchors, 0), arch.num_latents)
     with MeshStore(path) as store:
         splits = {name: [int(i) for i in store.split(name)] for name in ("train", "val", *study.splits)}
         config = _config(study, store)
     jobs = [(i, name in study.splits) for name, indices in splits.items() for i in indices]
     # Tensors from workers come as files in memory; as open files there would be more than a process may hold.
     torch.multiprocessing.set_sharing_strategy("file_system")
-    _open.update(path=str(path), config=config, store=None)
+    _open.update(path=str(path), config=config, store=None, costs=most)
     with multiprocessing.get_context("fork").Pool(num_workers, initializer=_alone) as pool:
         done = tqdm(pool.imap(_one, jobs, chunksize=4), total=len(jobs), desc=f"{study.name}: graphs", unit="mesh")
         made = dict(zip([i for i, _ in jobs], done, strict=True))
@@ -141,6 +160,8 @@ def _one(job: tuple[int, bool]) -> tuple[dict[str, Any], MeshErrors | None]:
         _open["store"] = MeshStore(_open["path"])
     mesh = _open["store"][index]
     graph = build_graph(mesh, _open["config"], with_targets=True)
+    for kind, count in _open["costs"].items():
+        graph[f"cost_{kind}"] = anchor_costs(mesh, count, kind=kind, scales=OURS.anchor_scales)[1]
     # As arrays they are copied through a pipe, and those who train need no such file.
     arrays = {
         key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in graph.to_dict().items()

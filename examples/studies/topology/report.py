@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sets import SETS
+
 Row = dict[str, Any]
 COLUMNS = {"rel_l2": "relative L2", "boundary_error": "boundary", "jump_error": "jump", "peak_error": "peak"}
 
@@ -41,7 +43,9 @@ def write(results: Path, out: Path) -> None:
     from flare_connect.files import write_atomically
 
     parts = []
-    for path in sorted(results.glob("*.json")):
+    for path in (results / f"{name}.json" for name in SETS):
+        if not path.is_file():
+            continue
         rows = json.loads(path.read_text())
         parts += [f"## {path.stem}", *(table(rows, metric) for metric in COLUMNS)]
     write_atomically(results / "tables.md", ("\n\n".join(parts) + "\n").encode())

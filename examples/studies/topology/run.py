@@ -36,10 +36,12 @@ def main(args: argparse.Namespace) -> None:
         results = Results((args.out if args.quick else args.results) / f"{name}{'_quick' if args.quick else ''}.json")
         both = (False, True) if study.harmonic else (False,)
         kinds = [h for h in both if args.harmonic is None or h == (args.harmonic == "with")]
-        todo = [(model, harmonic) for model in args.models for harmonic in kinds]
+        # Runs with the same inputs after one another, since each process keeps one kind on its device.
+        todo = [(model, harmonic) for harmonic in kinds for model in args.models]
         prepared = prepare(
-            study, study.generate(args.out, args.quick, args.workers), args.workers or os.cpu_count() or 1
-        )
+            study, study.generate(args.out, args.quick, args.workers), args.workers or os.cpu_count() or 1,
+            [contestants.architecture(model) for model in args.models],
+        )  # fmt: skip
         rates = [args.learning_rate] if args.learning_rate else list(RATES)
         if len(rates) > 1:
             tuning = [
@@ -69,7 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=300.0, help="of training for each run")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each model")
     parser.add_argument("--learning_rate", type=float, default=None, help="one for all, instead of trying three")
-    parser.add_argument("--per_gpu", type=int, default=3, help="runs that share a GPU: small models leave it idle")
+    parser.add_argument("--per_gpu", type=int, default=2, help="runs a GPU: one trains while another starts or ends")
     parser.add_argument("--workers", type=int, default=None, help="processes that make meshes; all cores by default")
     parser.add_argument("--quick", action="store_true", help="tiny meshes, seconds of training")
     parser.add_argument("--report", action="store_true", help="only tables and pictures")

@@ -1,0 +1,121 @@
+"""The kernels as operators of torch, under the namespace `flare_connect`: three functions of tensors without autograd.
+
+Rows have their channels next to each other in memory; edges are in the two orders of an `EdgePlan`.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..triton_mixer.dispatch import launch
+from .kernels import edge_mean_kernel, source_grad_kernel, target_grad_kernel
+
+_INPUTS = "Tensor source, Tensor target, Tensor edge_attr, Tensor weight"
+_SCHEMAS = {
+    "edge_mean": f"({_INPUTS}, Tensor ptr, Tensor nodes, Tensor edges) -> Tensor",
+    "edge_target_grad": f"({_INPUTS}, Tensor ptr, Tensor nodes, Tensor edges, Tensor dy) -> (Tensor, Tensor)",
+    "edge_source_grad": f"({_INPUTS}, Tensor target_ptr, Tensor ptr, Tensor nodes, Tensor edges, Tensor dy) -> Tensor",
+}
+# Numbers of a tile: eight in each thread of four warps, so that a tile for each edge feature fits beside the others.
+_TILE = 1024
+_NUM_WARPS = 4
+# Programs that keep a part of the gradient of the weight; from shapes alone, so that sums are always in the same order.
+_MAX_PARTS = 4096
+
+library = torch.library.Library("flare_connect", "FRAGMENT")
+for _name, _schema in _SCHEMAS.items():
+    library.define(_name + _schema)
+
+
+class Blocks(NamedTuple):
+    """How the nodes are cut: rows and channels of a tile, and how many tiles there are."""
+
+    rows: int
+    channels: int
+    number: int
+
+
+def _blocks(num_nodes: int, channels: int) -> Blocks:
+    block_c = max(16, 1 << (channels - 1).bit_length())
+    block_n = max(1, _TILE // block_c)
+    return Blocks(block_n, block_c, -(-num_nodes // block_n))
+
+
+def _constants(blocks: Blocks, weight: Tensor, *rows: Tensor) -> tuple[int, ...]:
+    """What kernels are compiled for: from row to row of each tensor, channels, features, and the tile."""
+    return (*(x.stride(0) for x in rows), *weight.shape, blocks.rows, blocks.channels)
+
+
+def edge_mean(
+    source: Tensor, target: Tensor, edge_attr: Tensor, weight: Tensor, ptr: Tensor, nodes: Tensor, edges: Tensor
+) -> Tensor:
+    """Y [N, C] in the dtype of `target`; edges by target, `nodes` where they come from."""
+    y = torch.empty_like(target, memory_format=torch.contiguous_format)
+    blocks = _blocks(*target.shape)
+    launch(
+        edge_mean_kernel, blocks.number,
+        (source, target, edge_attr, weight, ptr, nodes, edges, y),
+        (len(target),), (), _constants(blocks, weight, source, target, edge_attr), _NUM_WARPS,
+    )  # fmt: skip
+    return y
+
+
+def target_grad(
+    source: Tensor, target: Tensor, edge_attr: Tensor, weight: Tensor, ptr: Tensor, nodes: Tensor, edges: Tensor,
+    dy: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Gradients of `target`, and of `weight` in fp32; edges as in `edge_mean`."""
+    blocks = _blocks(*target.shape)
+    channels, features = weight.shape
+    per_program = max(1, -(-blocks.number // _MAX_PARTS))
+    programs = -(-blocks.number // per_program)
+    dtarget = torch.empty_like(target, memory_format=torch.contiguous_format)
+    parts = weight.new_empty((programs, features, channels), dtype=torch.float32)
+    launch(
+        target_grad_kernel, programs,
+        (source, target, edge_attr, weight, ptr, nodes, edges, dy, dtarget, parts),
+        (len(target), per_program), (), _constants(blocks, weight, source, target, edge_attr, dy), _NUM_WARPS,
+    )  # fmt: skip
+    return dtarget, parts.sum(0).t().contiguous()
+
+
+def source_grad(
+    source: Tensor, target: Tensor, edge_attr: Tensor, weight: Tensor, target_ptr: Tensor, ptr: Tensor, nodes: Tensor,
+    edges: Tensor, dy: Tensor,
+) -> Tensor:  # fmt: skip
+    """Gradient of `source`; edges by source, `nodes` where they go, `target_ptr` for how many arrive there."""
+    blocks = _blocks(*source.shape)
+    dsource = torch.empty_like(source, memory_format=torch.contiguous_format)
+    launch(
+        source_grad_kernel, blocks.number,
+        (source, target, edge_attr, weight, target_ptr, ptr, nodes, edges, dy, dsource),
+        (len(source),), (), _constants(blocks, weight, source, target, edge_attr, dy), _NUM_WARPS,
+    )  # fmt: skip
+    return dsource
+
+
+def _fake_edge_mean(source: Tensor, target: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(target, memory_format=torch.contiguous_format)
+
+
+def _fake_target_grad(
+    source: Tensor, target: Tensor, edge_attr: Tensor, weight: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    dtarget = torch.empty_like(target, memory_format=torch.contiguous_format)
+    return dtarget, weight.new_empty(weight.shape, dtype=torch.float32)
+
+
+def _fake_source_grad(source: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(source, memory_format=torch.contiguous_format)
+
+
+for _name, _run, _fake in (
+    ("edge_mean", edge_mean, _fake_edge_mean),
+    ("edge_target_grad", target_grad, _fake_target_grad),
+    ("edge_source_grad", source_grad, _fake_source_grad),
+):
+    # On a CPU the kernels run in Triton's interpreter: for tests, and only when it was asked for.
+    for _device in ("CUDA", "CPU"):
+        library.impl(_name, _run, _device)
+    torch.library.register_fake(f"flare_connect::{_name}", _fake, lib=library)
