@@ -156,7 +156,9 @@ def _run(
         model, graphs["train"], seconds=job.seconds, learning_rate=job.learning_rate, seed=job.seed, alone=turn,
         nested=job.model in contestants.NESTED,
     )  # fmt: skip
-    facts |= {"params": contestants.parameters(model), "val_rel_l2": training.error_of(model, graphs["val"])}
+    seen = graphs["train"][: len(graphs["val"])]  # apart from the validation error: what was not learned
+    facts |= {"params": contestants.parameters(model), "train_rel_l2": training.error_of(model, seen)}
+    facts |= {"val_rel_l2": training.error_of(model, graphs["val"])}
     if job.tuning:
         return [facts | {"split": "val"}]
     if job.model in contestants.SETTINGS:  # peers have no folder that `from_pretrained` reads

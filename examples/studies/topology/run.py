@@ -34,8 +34,7 @@ def main(args: argparse.Namespace) -> None:
     for name in args.sets:
         study = SETS[name]
         results = Results((args.out if args.quick else args.results) / f"{name}{'_quick' if args.quick else ''}.json")
-        both = (False, True) if study.harmonic else (False,)
-        kinds = [h for h in both if args.harmonic is None or h == (args.harmonic == "with")]
+        kinds = [h for h in (False, True) if args.harmonic is None or h == (args.harmonic == "with")]
         # Runs with the same inputs after one another, since each process keeps one kind on its device.
         todo = [(model, harmonic) for harmonic in kinds for model in args.models]
         prepared = prepare(

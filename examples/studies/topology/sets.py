@@ -20,7 +20,7 @@ class StudySet:
         counts: samples of each split, whole and quick.
         options: further settings of the generator.
         kind: "slit_plates" or "unit_cells".
-        harmonic: what the harmonic inputs are of; empty where they would be the answer.
+        harmonic: what the harmonic inputs are of.
     """
 
     name: str
@@ -74,7 +74,7 @@ SETS = {
         StudySet(
             name="heat", kind="slit_plates", output="temperature", conditions=("temperatures",), inputs=("source",),
             boundary={"left": "value:temperatures[0]", "right": "value:temperatures[1]", "*": "free"},
-            splits=_PLATE_SPLITS, counts=_PLATES, options={"physics": "heat"},
+            harmonic="boundary", splits=_PLATE_SPLITS, counts=_PLATES, options={"physics": "heat"},
         ),
         StudySet(
             name="cells", kind="unit_cells", output="von_mises", conditions=("macro_strain",),

@@ -9,8 +9,9 @@ from flare_kernels.triton_mixer.tiles import chunk_rows
 @triton.jit
 def _normalised(x, columns, C: tl.constexpr, eps):
     """Rows without mean and with unit variance, and one over what they were divided by."""
-    centred = tl.where((columns < C)[None, :], x - (tl.sum(x, 1) / C)[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / C + eps)
+    share = 1.0 / C  # known to the compiler; a division would be off by two in the last place
+    centred = tl.where((columns < C)[None, :], x - (tl.sum(x, 1) * share)[:, None], 0.0)
+    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) * share + eps)
     return centred * rstd[:, None], rstd
 
 
@@ -55,6 +56,7 @@ def norm_grad_kernel(
     tl.store(part, tl.sum(grad * hat, 0), mask=columns < C)
     tl.store(part + C, tl.sum(grad, 0), mask=columns < C)
     inner = grad * factor[None, :]
-    along = tl.sum(inner * hat, 1) / C
-    found = (inner - (tl.sum(inner, 1) / C)[:, None] - hat * along[:, None]) * rstd[:, None]
+    share = 1.0 / C
+    along = tl.sum(inner * hat, 1) * share
+    found = (inner - (tl.sum(inner, 1) * share)[:, None] - hat * along[:, None]) * rstd[:, None]
     tl.store(dx + places, found.to(dx.dtype.element_ty), mask=inside)
