@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import flare_connect as fc
 
@@ -134,6 +136,31 @@ def untrained(study, name, folder, num_latents=16):
         conditions={name: widths[name] for name in read.conditions}, boundary=read.boundary, architecture=arch,
     )  # fmt: skip
     return fc.FlareConnect(config).save_pretrained(folder)
+
+
+@pytest.mark.slow
+def test_study_leaves_out_harmonic_inputs_and_nothing_else(study, tmp_path):
+    """Graphs are made once, with these inputs; without them a model reads what it would be given alone."""
+    pytest.importorskip("gmsh", reason="the extra `generate` is not installed")
+    pytest.importorskip("skfem", reason="the extra `generate` is not installed")
+    from flare_connect.models.features import build_graph
+    from flare_datasets import slit_plates
+
+    heat = study("sets").SETS["heat"]
+    counts = dict.fromkeys(heat.counts, 1)
+    few = slit_plates.SlitPlateConfig(num_nodes=600, opening=(0.25, 1.0), **counts, **heat.options)
+    path = slit_plates.generate(tmp_path / "heat.h5", few, num_workers=0, progress=False)
+    settings = study("contestants").SETTINGS
+    prepared = study("preparing").prepare(heat, path, 1, list(settings.values()))
+    with fc.MeshStore(path) as store:
+        mesh = store[prepared.indices["train"][0]]
+    for harmonic in (True, False):
+        for name in ("ours", "16 anchors", "geodesic", "one scale, 60"):
+            config = replace(prepared.around(harmonic), architecture=settings[name])
+            graph = study("preparing").with_costs(prepared.view("train", harmonic, torch.device("cpu")), settings[name])
+            alone = build_graph(mesh, config, with_targets=True)
+            for key in ("x", "y", "cost", "condition", "edge_attr", "boundary_index"):
+                assert torch.equal(graph[0][key], alone[key])
 
 
 def test_fields_are_carried_between_meshes_on_their_side_of_a_crack(study):

@@ -17,7 +17,7 @@ from flare_connect.mesh import MeshStore, anchor_costs
 from flare_connect.metrics import MeshErrors
 from flare_connect.models import Architecture, FlareConnect, FlareConnectConfig
 from flare_connect.models.boundary import num_harmonic_features
-from flare_connect.models.features import MeshGraph, build_graph
+from flare_connect.models.features import MeshGraph, build_graph, num_node_features
 
 # Everything that any contestant reads is in the graph, but for the costs, of which each reads its own.
 _ALL = replace(OURS, anchors="none", coarse_rounds=1)
@@ -43,12 +43,14 @@ class Packed:
     def __len__(self) -> int:
         return len(self.sizes["x"])
 
-    def on(self, device: torch.device, without: int) -> list[Data]:
-        """The graphs on a device, their last `without` features left out."""
+    def on(self, device: torch.device, without: slice) -> list[Data]:
+        """The graphs on a device, some of their features left out."""
         parts = {}
         for key, whole in self.tensors.items():
             if key == "x":
-                whole = whole[:, : whole.shape[1] - without].contiguous()
+                kept = torch.ones(whole.shape[1], dtype=torch.bool)
+                kept[without] = False
+                whole = whole[:, kept]
             parts[key] = whole.to(device).split(self.sizes[key], dim=_axis(key))
         keys = [*parts, *self.numbers]
         return [
@@ -82,7 +84,7 @@ class Prepared:
 
     Attributes:
         study: what it is.
-        graphs: split of the file → graphs; their last features are the harmonic ones where there are any.
+        graphs: split of the file → graphs, with harmonic features.
         errors: tested split → what errors need.
         indices: split → samples of the file.
         config: what models read with the harmonic inputs.
@@ -100,8 +102,10 @@ class Prepared:
 
     def view(self, split: str, harmonic: bool, device: torch.device) -> list[Data]:
         """The graphs of a split on a device."""
+        # `build_graph` writes them before the fields that a model reads, which come last.
+        last = num_node_features(self.config) - sum(self.config.inputs.values())
         width = 0 if harmonic else num_harmonic_features(self.config)
-        return self.graphs[split].on(device, width)
+        return self.graphs[split].on(device, slice(last - width, last))
 
     def statistics(self, harmonic: bool) -> dict[str, torch.Tensor]:
         """Of the training split: buffers of a model."""
