@@ -12,6 +12,7 @@ from .roles import ESSENTIAL, HARMONIC_OF_BOUNDARY, Role, read_roles
 
 # What the backward pass computes again instead of keeping it; a matter of training, not of the model that is saved.
 Recompute = Literal["nothing", "blocks", "layers"]
+Response = Literal["linear", "homogeneous"]
 Anchoring = Literal["diffusion", "geodesic", "straight", "none"]
 
 
@@ -39,6 +40,7 @@ class Architecture:
         qk_norm: normalise queries and keys (always on with adapted queries).
         separate_decode: own queries and keys from latents to points.
         mlp_ratio: hidden width of the feed-forward in units of C.
+        load_channels: width of what carries the loads, where the model has `loads`; None for `channels`.
         num_frequencies: octaves of sines and cosines of the position; the first has the period of the domain.
 
     Good values: 64 channels, 4 blocks for 500 meshes; 128 channels, 8 blocks for thousands.
@@ -62,6 +64,7 @@ class Architecture:
     qk_norm: bool = False
     separate_decode: bool = False
     mlp_ratio: float = 2.0
+    load_channels: int | None = None
     num_frequencies: int = 4
 
     def __post_init__(self) -> None:
@@ -86,6 +89,10 @@ class Architecture:
                 raise ConfigError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
         if self.num_rounds > 1 and not self.message_passing:
             raise ConfigError("`num_rounds` does nothing without `message_passing`: set it to 1")
+        if self.load_channels is not None and (self.load_channels < 1 or self.load_channels % self.num_heads):
+            raise ConfigError(
+                f"`load_channels` must be divisible by `num_heads`, got {self.load_channels} and {self.num_heads}"
+            )
         if self.mlp_ratio <= 0:
             raise ConfigError(f"`mlp_ratio` must be positive, got {self.mlp_ratio}")
         if self.qk_norm and self.queries == "adapted":
@@ -140,6 +147,11 @@ class FlareConnectConfig:
             apart, values are given to its nodes. Empty: all boundary nodes are of one type.
         harmonic: inputs from one solve of Laplace's equation on each mesh: "boundary" for the values and loads of
             `boundary`; or a condition that is the mean gradient (a vector or a symmetric tensor) of a periodic cell.
+        loads: those of the conditions and inputs that act in proportion: twice the loads, twice the outputs. They go
+            through the model apart from the geometry, which learns how the mesh answers to a load instead of an answer
+            for every load. Empty: nothing is known of the kind.
+        response: what the outputs are to the loads: "linear", so that answers to two loads add up (displacement,
+            temperature, stress components); "homogeneous", only in proportion (von Mises stress, magnitudes).
         units: units of the fields, carried along to predictions.
         architecture: sizes and switches.
 
@@ -154,6 +166,8 @@ class FlareConnectConfig:
     directional: tuple[str, ...] = ()
     boundary: dict[str, str] = field(default_factory=dict)
     harmonic: str = ""
+    loads: tuple[str, ...] = ()
+    response: Response = "linear"
     units: dict[str, str] = field(default_factory=dict)
     architecture: Architecture = field(default_factory=Architecture)
 
@@ -173,6 +187,7 @@ class FlareConnectConfig:
         if both:
             raise ConfigError(f"{both[0]!r} is an input and an output; predicting what is given tells nothing")
         self._check_harmonic(self.roles)
+        self._check_loads()
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:
@@ -190,6 +205,22 @@ class FlareConnectConfig:
         elif self.harmonic:
             self._check_directed("harmonic", self.harmonic)
 
+    def _check_loads(self) -> None:
+        if self.response not in get_args(Response):
+            raise ConfigError(f"`response` must be one of {', '.join(get_args(Response))}, got {self.response!r}")
+        for name in self.loads:
+            if name not in self.conditions and name not in self.inputs:
+                raise ConfigError(f"`loads` names {name!r}, which is neither a condition nor an input")
+        if not self.loads:
+            return
+        if not self.architecture.attention:
+            raise ConfigError("`loads` go through the attention of each block, which is switched off")
+        # Their values share columns, and their extension is one solution.
+        given = {role.condition for role in self.roles if role.condition}
+        apart = sorted(given - set(self.loads))
+        if apart and given & set(self.loads):
+            raise ConfigError(f"`boundary` gives {apart[0]!r}, which is no load, along with loads: name all or none")
+
     def _check_directed(self, what: str, name: str) -> None:
         allowed = (self.dim, self.dim * (self.dim + 1) // 2)
         if self.conditions.get(name) not in allowed:
@@ -200,7 +231,7 @@ class FlareConnectConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data."""
-        return dataclasses.asdict(self) | {"directional": list(self.directional)}
+        return dataclasses.asdict(self) | {name: list(getattr(self, name)) for name in _TUPLES}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "FlareConnectConfig":
@@ -214,8 +245,11 @@ class FlareConnectConfig:
         if "anchor_scales" in sizes:
             sizes["anchor_scales"] = tuple(sizes["anchor_scales"])
         architecture = _build(Architecture, sizes, "architecture")
-        directional = tuple(data.get("directional", ()))
-        return _build(cls, data | {"architecture": architecture, "directional": directional}, "model")
+        lists = {name: tuple(data.get(name, ())) for name in _TUPLES}
+        return _build(cls, data | {"architecture": architecture} | lists, "model")
+
+
+_TUPLES = ("directional", "loads")
 
 
 def _build(cls: type, data: dict[str, Any], what: str) -> Any:

@@ -44,8 +44,13 @@ def num_node_features(config: FlareConnectConfig) -> int:
 
 def num_standardised_features(config: FlareConnectConfig) -> int:
     """How many of the node features, the last ones, have physical units and are to be standardised."""
-    projections = sum(1 if config.conditions[name] == config.dim else config.dim + 1 for name in config.directional)
+    projections = sum(num_projections(config, name) for name in config.directional)
     return projections + num_boundary_values(config) + num_harmonic_features(config) + sum(config.inputs.values())
+
+
+def num_projections(config: FlareConnectConfig, name: str) -> int:
+    """How many of them are projections of this condition on the normal."""
+    return 1 if config.conditions[name] == config.dim else config.dim + 1
 
 
 def num_edge_features(config: FlareConnectConfig) -> int:

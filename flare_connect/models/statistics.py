@@ -34,8 +34,12 @@ class Standardiser(nn.Module):
         """Back to physical units."""
         return x * self.std + self.mean
 
-    def fit(self, parts: Iterable[Float[Tensor, "_ W"]]) -> None:
+    def fit(self, parts: Iterable[Float[Tensor, "_ W"]], *, scaled: Sequence[int] = ()) -> None:
         """Set mean and standard deviation over the rows of all parts, accumulated in fp64 in one pass.
+
+        Args:
+            parts: rows of the training split.
+            scaled: columns that are only divided, by their root mean square, so that zero stays zero.
 
         Raises:
             InputError: if there are no rows.
@@ -47,6 +51,8 @@ class Standardiser(nn.Module):
         if not found:
             raise InputError("the training split holds no nodes to compute statistics from")
         mean, std = (torch.tensor(found["x"][key], dtype=torch.float64) for key in ("mean", "std"))
+        at = list(scaled)
+        std[at], mean[at] = (std[at].square() + mean[at].square()).sqrt(), 0.0
         constant = std <= 1e-6 * mean.abs().clamp_min(1e-30)
         self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(constant, 1.0))

@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 
 from flare_connect.mesh import Mesh, MeshCache
 from flare_connect.nn import Anchors, ClusterOrder, CoarseGraph
-from flare_kernels import EdgePlan, Segments
+from flare_kernels import EdgePlan, Segments, spread
 
 from .boundary import Boundary, with_boundary
 from .config import FlareConnectConfig
@@ -24,6 +24,7 @@ from .features import (
     num_standardised_features,
     segments_of,
 )
+from .loads import load_columns
 from .pretrained import load_pretrained, save_pretrained
 from .rank import rank_for
 from .statistics import Standardiser, typical_cost
@@ -54,13 +55,16 @@ class FlareConnect(nn.Module):
         self.typical_cost: Tensor
         if arch.num_scales:
             self.register_buffer("typical_cost", torch.ones(arch.num_scales))
+        self.columns = load_columns(config)
         self.trunk = Trunk(
             arch,
-            features=num_node_features(config),
+            features=len(self.columns.other_nodes),
             edge_features=num_edge_features(config) if arch.message_passing else 0,
             coarse_features=num_coarse_features(config) if arch.coarse_rounds else 0,
-            conditions=num_condition_features(config),
+            conditions=len(self.columns.other_meshes),
             outputs=sum(config.outputs.values()),
+            loads=self.columns.count,
+            homogeneous=config.response == "homogeneous",
         )
 
     def forward(self, graph: Data, rank: int | None = None) -> Float[Tensor, "N Cout"]:
@@ -89,9 +93,15 @@ class FlareConnect(nn.Module):
         joint = segments.interleave(_token_segments(graph, segments)) if arch.boundary_tokens else None
         if joint is not None:
             joint.segments.with_indices()
+        x, condition = self._standardised_inputs(graph.x), self.condition_statistics(graph.condition)
+        loads = None
+        if self.columns.count:
+            x, condition, of_nodes, of_meshes = self.columns.split(x, condition)
+            loads = torch.cat([of_nodes, spread(of_meshes, segments)], dim=1)
         return {
-            "x": self._standardised_inputs(graph.x),
-            "condition": self.condition_statistics(graph.condition),
+            "x": x,
+            "condition": condition,
+            "loads": loads,
             "boundary_index": graph.boundary_index if arch.boundary_tokens else None,
             "segments": segments,
             "joint": joint,
@@ -154,10 +164,14 @@ class FlareConnect(nn.Module):
     def fit_statistics(self, graphs: Iterable[Data]) -> None:
         """Set the standardisation from the graphs of the training split, and of no other."""
         graphs = list(graphs)
-        self.condition_statistics.fit(graph.condition for graph in graphs)
-        self.output_statistics.fit(graph.y for graph in graphs)
+        # What is in proportion stays so: no load, no field.
+        self.condition_statistics.fit((graph.condition for graph in graphs), scaled=self.columns.meshes)
+        in_proportion = range(len(self.output_statistics.mean)) if self.columns.count else ()
+        self.output_statistics.fit((graph.y for graph in graphs), scaled=in_proportion)
         if self.num_standardised:
-            self.input_statistics.fit(graph.x[:, -self.num_standardised :] for graph in graphs)
+            first = num_node_features(self.config) - self.num_standardised
+            scaled = [column - first for column in self.columns.nodes]
+            self.input_statistics.fit((graph.x[:, first:] for graph in graphs), scaled=scaled)
         if self.config.architecture.num_scales:
             self.typical_cost.copy_(typical_cost(graphs))
 
@@ -184,7 +198,7 @@ class FlareConnect(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.trunk.decode.weight.device
+        return self.output_statistics.mean.device
 
     @property
     def num_parameters(self) -> int:

@@ -1,6 +1,7 @@
 """The learned part of a surrogate: standardised numbers in, standardised numbers out, nothing but tensors between."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,9 @@ from flare_connect.nn import (
     CoarseGraph,
     FlareAttention,
     HybridBlock,
+    LoadBlock,
+    LoadEntry,
+    LoadReadout,
     ResidualMLP,
 )
 from flare_kernels import EdgePlan, JointSegments, Segments, spread
@@ -34,6 +38,8 @@ class Trunk(nn.Module):
         coarse_features: width of the features of coarse edges; 0 without coarse cycles.
         conditions: G, per-mesh numbers.
         outputs: columns predicted at each node.
+        loads: L, loads at each node that go through apart from the rest; 0 for none.
+        homogeneous: read out norms of the loads' answers too; see `LoadReadout`.
 
     Attributes:
         recompute: what the backward pass computes again instead of keeping it: "blocks" keeps the input of each block,
@@ -53,6 +59,8 @@ class Trunk(nn.Module):
         conditions: int,
         outputs: int,
         coarse_features: int = 0,
+        loads: int = 0,
+        homogeneous: bool = False,
     ) -> None:
         super().__init__()
         # Node and condition meet in the encoder's hidden layers: products of the two (a load on a slanted boundary)
@@ -62,7 +70,17 @@ class Trunk(nn.Module):
         self.tokens = BoundaryConditioner(features, arch.channels) if arch.boundary_tokens else None
         self.blocks = nn.ModuleList(_block(arch, edge_features, coarse_features) for _ in range(arch.num_blocks))
         self.norm = nn.LayerNorm(arch.channels)
-        self.decode = nn.Linear(arch.channels, outputs)
+        self.decode = self.enter = self.answer = None
+        self.load_blocks = nn.ModuleList()
+        if loads:
+            width = arch.load_channels or arch.channels
+            self.enter = LoadEntry(arch.channels, loads, width)
+            self.load_blocks.extend(
+                LoadBlock(arch.channels, width, _attention(arch, value_channels=width)) for _ in range(arch.num_blocks)
+            )
+            self.answer = LoadReadout(arch.channels, width, outputs, homogeneous=homogeneous)
+        else:
+            self.decode = nn.Linear(arch.channels, outputs)
 
     def forward(
         self,
@@ -79,6 +97,7 @@ class Trunk(nn.Module):
         anchors: Anchors | None = None,
         clusters: ClusterOrder | None = None,
         coarse: CoarseGraph | None = None,
+        loads: Float[Tensor, "N L"] | None = None,
         rank: int | None = None,
     ) -> Float[Tensor, "N Cout"]:
         """Outputs at the nodes.
@@ -96,6 +115,7 @@ class Trunk(nn.Module):
             anchors: where latents sit; only for anchored attention.
             clusters: points sorted by cluster; only for attention in clusters.
             coarse: clusters and how they touch; only for coarse cycles.
+            loads: at each node; only for a trunk that was made for them.
             rank: latents to use; None for all.
         """
         inputs = BlockInputs(
@@ -116,28 +136,42 @@ class Trunk(nn.Module):
         # The residual stream keeps its precision under autocast, from the first block on.
         stream = self.stream if torch.is_autocast_enabled(x.device.type) else None
         h = self.encode(cat([x, spread(condition, segments)], dim=1)).to(stream or x.dtype)
-        again = self.recompute != "nothing" and torch.is_grad_enabled()
-        for block in self.blocks:
-            if again:
-                h = checkpoint(block, h, inputs, use_reentrant=False, preserve_rng_state=False)
-            else:
-                h = block(h, inputs)
-        return self.decode(self.norm(h.to(x.dtype)))
+        u = self.enter(loads, h) if self.enter is not None and loads is not None else None
+        for i, block in enumerate(self.blocks):
+            h = self._applied(block, h, inputs)
+            if u is not None:
+                u = self._applied(self.load_blocks[i], u, h, inputs)
+        h = self.norm(h.to(x.dtype))
+        if self.answer is not None and u is not None:
+            answer: Tensor = self.answer(u, h)
+            return answer
+        assert self.decode is not None
+        return self.decode(h)
+
+    def _applied(self, block: nn.Module, *args: Any) -> Tensor:
+        """`block(*args)`; where the backward pass is to compute again, only the arguments are kept."""
+        if self.recompute != "nothing" and torch.is_grad_enabled():
+            kept: Tensor = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+            return kept
+        found: Tensor = block(*args)
+        return found
+
+
+def _attention(arch: Architecture, *, value_channels: int | None = None) -> FlareAttention:
+    make = partial(AnchoredFlare, num_scales=arch.num_scales) if arch.num_scales else FlareAttention
+    return make(
+        arch.channels,
+        num_heads=arch.num_heads,
+        num_latents=arch.num_latents,
+        queries=arch.queries,
+        num_kv_layers=arch.num_kv_layers,
+        qk_norm=arch.qk_norm,
+        separate_decode=arch.separate_decode,
+        value_channels=value_channels,
+    )
 
 
 def _block(arch: Architecture, edge_features: int, coarse_features: int) -> HybridBlock:
-    attention = None
-    if arch.attention:
-        make = partial(AnchoredFlare, num_scales=arch.num_scales) if arch.num_scales else FlareAttention
-        attention = make(
-            arch.channels,
-            num_heads=arch.num_heads,
-            num_latents=arch.num_latents,
-            queries=arch.queries,
-            num_kv_layers=arch.num_kv_layers,
-            qk_norm=arch.qk_norm,
-            separate_decode=arch.separate_decode,
-        )
     clusters = None
     if arch.cluster_latents:
         clusters = ClusterFlare(
@@ -148,7 +182,7 @@ def _block(arch: Architecture, edge_features: int, coarse_features: int) -> Hybr
         )
     return HybridBlock(
         arch.channels,
-        attention=attention,
+        attention=_attention(arch) if arch.attention else None,
         edge_features=edge_features,
         num_rounds=arch.num_rounds,
         clusters=clusters,

@@ -1,4 +1,4 @@
-"""Layers: FLARE attention, message passing on the mesh, conditioning, and the hybrid block that joins them."""
+"""Layers: FLARE attention, message passing on the mesh, conditioning, the block that joins them, the way of loads."""
 
 from .anchored import AnchoredFlare, Anchors
 from .attention import FlareAttention
@@ -6,6 +6,7 @@ from .cluster import ClusterFlare, ClusterOrder
 from .coarse import CoarseCycle, CoarseGraph
 from .conditioning import AdaptiveNorm, BoundaryConditioner
 from .hybrid import BlockInputs, HybridBlock
+from .loads import LoadBlock, LoadEntry, LoadReadout
 from .mesh_conv import MeshConv
 from .mlp import ResidualMLP
 
@@ -21,6 +22,9 @@ __all__ = [
     "CoarseGraph",
     "FlareAttention",
     "HybridBlock",
+    "LoadBlock",
+    "LoadEntry",
+    "LoadReadout",
     "MeshConv",
     "ResidualMLP",
 ]

@@ -66,18 +66,20 @@ class AnchoredFlare(FlareAttention):
         segments: Segments,
         *,
         anchors: Anchors | None = None,
+        values: Float[Tensor, "N Cv"] | None = None,
         log_weights: Float[Tensor, " N"] | None = None,
         tokens: Float[Tensor, "Nt C"] | None = None,
         token_segments: Segments | JointSegments | None = None,
         rank: int | None = None,
         recompute: bool = False,
-    ) -> Float[Tensor, "N C"]:
+    ) -> Float[Tensor, "N Co"]:
         """Mix the points of each mesh.
 
         Args:
             x: points, packed over the batch.
             segments: where each mesh starts.
             anchors: where the latents of the meshes sit.
+            values: what is mixed, where it is given apart from the points.
             log_weights: log of each point's weight in the gather.
             tokens: conditioning tokens, packed.
             token_segments: where each mesh's tokens start, or these joined with the points.
@@ -90,12 +92,12 @@ class AnchoredFlare(FlareAttention):
         if anchors is None:
             raise ValueError("anchored attention needs `anchors`: see `flare_connect.mesh.anchor_costs`")
         rank = self._checked_rank(rank)
-        values = anchors.cost[:, :rank]
+        of_points = anchors.cost[:, :rank]
         token_cost = None if tokens is None or anchors.token_cost is None else anchors.token_cost[:, :rank]
         unit = 3.0 / anchors.typical[self.head_scale]
         encode, decode = (
-            flare_kernels.Cost(values=values, slope=decay.square() * unit, head_scale=self.head_scale)
+            flare_kernels.Cost(values=of_points, slope=decay.square() * unit, head_scale=self.head_scale)
             for decay in (self.decay, self.decode_decay)
         )
         costs = Costs(encode, decode, token_cost)
-        return self._mix(x, segments, log_weights, tokens, token_segments, rank, recompute, costs)
+        return self._mix(x, values, segments, log_weights, tokens, token_segments, rank, recompute, costs)

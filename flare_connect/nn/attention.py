@@ -40,6 +40,8 @@ class FlareAttention(nn.Module):
         num_kv_layers: hidden layers of the residual perceptrons that make keys and values; −1 is one linear map.
         qk_norm: normalise queries and keys to unit root mean square; always on with adapted queries.
         separate_decode: own queries and keys for the way back from latents to points.
+        value_channels: Cv, width of values that are given apart from the points; the layer is linear in them, and gives
+            as many. None: values are made from the points.
         impl: implementation of the operators, see `flare_kernels.IMPLEMENTATIONS`.
 
     Raises:
@@ -59,9 +61,14 @@ class FlareAttention(nn.Module):
         num_kv_layers: int = 1,
         qk_norm: bool = False,
         separate_decode: bool = False,
+        value_channels: int | None = None,
         impl: str = "auto",
     ) -> None:
         super().__init__()
+        if value_channels is not None and (value_channels < 1 or value_channels % num_heads):
+            raise ConfigError(
+                f"`value_channels` must be divisible by `num_heads`, got {value_channels} and {num_heads}"
+            )
         if num_heads < 1 or channels % num_heads:
             raise ConfigError(f"`channels` must be divisible by `num_heads`, got {channels} and {num_heads}")
         if num_latents < 1:
@@ -76,8 +83,11 @@ class FlareAttention(nn.Module):
         self.scale = self.head_dim**-0.5 if self.normalise else 1.0
         self.latents = nn.Parameter(0.1 * torch.randn(num_heads, num_latents, self.head_dim))
         self.key = _projection(channels, num_kv_layers)
-        self.value = _projection(channels, num_kv_layers)
-        self.output = nn.Linear(channels, channels)
+        self.value_channels = value_channels
+        if value_channels is None:
+            self.value, self.output = _projection(channels, num_kv_layers), nn.Linear(channels, channels)
+        else:
+            self.value, self.output = (nn.Linear(value_channels, value_channels, bias=False) for _ in range(2))
         self.decode_latents = self.decode_key = None
         if separate_decode:
             self.decode_latents = nn.Parameter(0.1 * torch.randn(num_heads, num_latents, self.head_dim))
@@ -93,17 +103,19 @@ class FlareAttention(nn.Module):
         x: Float[Tensor, "N C"],
         segments: Segments,
         *,
+        values: Float[Tensor, "N Cv"] | None = None,
         log_weights: Float[Tensor, " N"] | None = None,
         tokens: Float[Tensor, "Nt C"] | None = None,
         token_segments: Segments | JointSegments | None = None,
         rank: int | None = None,
         recompute: bool = False,
-    ) -> Float[Tensor, "N C"]:
+    ) -> Float[Tensor, "N Co"]:
         """Mix the points of each mesh.
 
         Args:
             x: points, packed over the batch.
             segments: where each mesh starts.
+            values: what is mixed, where it is given apart from the points.
             log_weights: log of each point's weight in the gather (node volume, mask), mean weight 1.
             tokens: conditioning tokens that the latents gather from too, packed.
             token_segments: where each mesh's tokens start, or these joined with the points (once a batch instead of
@@ -111,11 +123,15 @@ class FlareAttention(nn.Module):
             rank: use only the first `rank` latents; None for all.
             recompute: compute the insides of the perceptrons for keys and values again in the backward pass.
 
+        Returns:
+            As many channels as the points have, or as the values.
+
         Raises:
-            ValueError: if `rank` is not between 1 and M, or shapes do not fit.
+            ValueError: if `rank` is not between 1 and M, shapes do not fit, or values are given or missing against
+                `value_channels`.
         """
         rank = self._checked_rank(rank)
-        return self._mix(x, segments, log_weights, tokens, token_segments, rank, recompute)
+        return self._mix(x, values, segments, log_weights, tokens, token_segments, rank, recompute)
 
     def _checked_rank(self, rank: int | None) -> int | None:
         if rank is not None and not 1 <= rank <= self.num_latents:
@@ -125,6 +141,7 @@ class FlareAttention(nn.Module):
     def _mix(
         self,
         x: Tensor,
+        values: Tensor | None,
         segments: Segments,
         log_weights: Tensor | None,
         tokens: Tensor | None,
@@ -135,7 +152,12 @@ class FlareAttention(nn.Module):
     ) -> Tensor:
         """The layer, with or without costs."""
         k = self._split(applied(self.key, x, recompute), self.normalise)
-        v = self._split(applied(self.value, x, recompute))
+        if (values is None) != (self.value_channels is None) or (values is not None and tokens is not None):
+            raise ValueError(
+                "`values` go with `value_channels` and without `tokens`, got "
+                f"values {values is not None}, value_channels {self.value_channels}, tokens {tokens is not None}"
+            )
+        v = self._split(applied(self.value, x if values is None else values, recompute))
         joined = None
         if tokens is not None:
             token_k = self._split(self.key(tokens), self.normalise)
@@ -187,7 +209,7 @@ class FlareAttention(nn.Module):
         return q + torch.sigmoid(self.seed_gate) * read
 
     def _split(self, x: Tensor, normalise: bool = False) -> Float[Tensor, "N H D"]:
-        return _normalised(x.unflatten(-1, (self.num_heads, self.head_dim)), normalise)
+        return _normalised(x.unflatten(-1, (self.num_heads, -1)), normalise)
 
 
 def _projection(channels: int, num_layers: int) -> nn.Module:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from flare_connect.errors import ConfigError
-from flare_connect.models.config import Architecture, Recompute
+from flare_connect.models.config import Architecture, Recompute, Response
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,8 @@ class DataConfig:
             conditions; "*" is the boundary in no other set. Empty: the whole boundary is of one type.
         harmonic: inputs from one Laplace solve a mesh: "boundary", or a condition that is the mean gradient of a
             periodic cell; empty: none.
+        loads: those of the conditions and inputs that act in proportion, see `FlareConnectConfig`.
+        response: what the outputs are to the loads, "linear" or "homogeneous".
         train_split: split to train on.
         val_split: split to validate on, and to choose the best weights by; not the one that is reported in the end.
         batch_size: meshes a step.
@@ -38,6 +40,8 @@ class DataConfig:
     directional: tuple[str, ...] = ()
     boundary: dict[str, str] = field(default_factory=dict)
     harmonic: str = ""
+    loads: tuple[str, ...] = ()
+    response: Response = "linear"
     train_split: str = "train"
     val_split: str = "val"
     batch_size: int = 8

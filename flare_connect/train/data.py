@@ -162,6 +162,8 @@ def resolve(store: MeshStore, index: int, data: DataConfig, architecture: Archit
         directional=tuple(data.directional),
         boundary=dict(data.boundary),
         harmonic=data.harmonic,
+        loads=tuple(data.loads),
+        response=data.response,
         units={name: mesh.units[name] for name in data.outputs if name in mesh.units},
         architecture=architecture,
     )

@@ -10,7 +10,7 @@ from flare_connect.models.baselines import BASELINES, build, matching_channels
 from flare_connect.models.features import num_condition_features, num_edge_features, num_node_features
 
 TOLERANCE = 0.1
-OURS = Architecture(channels=64, num_blocks=6, num_heads=8, num_latents=64)
+OURS = Architecture(channels=64, num_blocks=4, num_heads=8, num_latents=64)
 _PLAIN = {"message_passing": False, "boundary_tokens": False, "quadrature": False, "anchors": "none"}
 _FLARE = Architecture(channels=64, num_blocks=8, num_heads=8, num_latents=64, num_kv_layers=3, mlp_ratio=2.5, **_PLAIN)
 # Peers see the same features, edges and boundary nodes; their trunks take what they know how to read.
@@ -35,9 +35,13 @@ SETTINGS: dict[str, Architecture] = {
     "one scale, 60": replace(OURS, anchor_scales=(60.0,)),
     "geodesic": replace(OURS, anchors="geodesic"),
     "straight": replace(OURS, anchors="straight"),
+    "loads among the rest": OURS,
     "FLARE": _FLARE,
     "FLARE, adapted": replace(_FLARE, queries="adapted"),
+    "FLARE, loads apart": _FLARE,
 }
+# What sees the loads among its other inputs, as peers do.
+MIXED = ("loads among the rest", "no attention", "FLARE", "FLARE, adapted")
 PEERS: dict[str, dict[str, Any]] = {
     "transolver": {"num_blocks": 8, "temperature_range": (0.1, 5.0), "floor": 1e-5},
     "geotransolver": {"mlp_ratio": 2},
@@ -56,9 +60,11 @@ def make(name: str, around: FlareConnectConfig) -> FlareConnect:
 
     Args:
         name: of `NAMES`.
-        around: what models read and predict; its architecture is not looked at.
+        around: what models read and predict, with loads; its architecture is not looked at.
     """
     wanted = _count(replace(around, architecture=OURS))
+    if not loads_apart(name):
+        around = replace(around, loads=())
     if name in SETTINGS:
         return FlareConnect(replace(around, architecture=_matched(SETTINGS[name], around, wanted)))
     config = replace(around, architecture=_AROUND)
@@ -78,6 +84,11 @@ def architecture(name: str) -> Architecture:
     return SETTINGS.get(name, _AROUND)
 
 
+def loads_apart(name: str) -> bool:
+    """Whether a contestant takes loads apart from geometry."""
+    return name in SETTINGS and name not in MIXED
+
+
 def parameters(model: FlareConnect) -> int:
     """Learned numbers."""
     return sum(p.numel() for p in model.trunk.parameters())
@@ -89,7 +100,7 @@ def _count(config: FlareConnectConfig) -> int:
 
 
 def _matched(arch: Architecture, around: FlareConnectConfig, wanted: int) -> Architecture:
-    if arch == OURS:
+    if arch == OURS and around.loads:
         return arch
     # A block more or less where heads leave widths too far apart.
     best = min(

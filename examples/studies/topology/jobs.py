@@ -73,7 +73,8 @@ def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argpars
         return
     gpus = torch.cuda.device_count()
     places = [f"cuda:{i}" for i in range(gpus)] * args.per_gpu or ["cpu"]
-    statistics = {harmonic: prepared.statistics(harmonic) for harmonic in {job.harmonic for job in jobs}}
+    kinds = {(job.harmonic, contestants.loads_apart(job.model)) for job in jobs}
+    statistics = {kind: prepared.statistics(*kind) for kind in kinds}
     # New processes, since CUDA may have started in this one; the graphs are memory that all share.
     context = torch.multiprocessing.get_context("spawn")
     waiting, done = context.SimpleQueue(), context.Queue()
@@ -129,7 +130,8 @@ def _work(
             if job.harmonic not in kept:
                 kept.clear()
                 kept[job.harmonic] = {name: prepared.view(name, job.harmonic, device) for name in prepared.graphs}
-            rows = _run(prepared, kept[job.harmonic], statistics[job.harmonic], job, device, turn, out)
+            known = statistics[job.harmonic, contestants.loads_apart(job.model)]
+            rows = _run(prepared, kept[job.harmonic], known, job, device, turn, out)
         except Exception as error:
             traceback.print_exc()
             rows = [{"split": "none", "failed": f"{type(error).__name__}: {error}"[:300]}]

@@ -107,9 +107,11 @@ class Prepared:
         width = 0 if harmonic else num_harmonic_features(self.config)
         return self.graphs[split].on(device, slice(last - width, last))
 
-    def statistics(self, harmonic: bool) -> dict[str, torch.Tensor]:
+    def statistics(self, harmonic: bool, loads_apart: bool) -> dict[str, torch.Tensor]:
         """Of the training split: buffers of a model."""
-        model = FlareConnect(replace(self.around(harmonic), architecture=replace(OURS, anchors="none")))
+        around = self.around(harmonic)
+        around = replace(around, loads=around.loads if loads_apart else (), architecture=replace(OURS, anchors="none"))
+        model = FlareConnect(around)
         model.fit_statistics(self.view("train", harmonic, torch.device("cpu")))
         return {name: value for name, value in model.state_dict().items() if not name.startswith("trunk.")}
 
@@ -154,6 +156,8 @@ def _config(study: StudySet, store: MeshStore) -> FlareConnectConfig:
         directional=study.directional,
         boundary=study.boundary,
         harmonic=study.harmonic,
+        loads=study.loads,
+        response=study.response,
         architecture=_ALL,
     )
 

@@ -21,6 +21,8 @@ class StudySet:
         options: further settings of the generator.
         kind: "slit_plates" or "unit_cells".
         harmonic: what the harmonic inputs are of.
+        loads: what the output is in proportion to.
+        response: how, see `FlareConnectConfig`.
     """
 
     name: str
@@ -33,7 +35,9 @@ class StudySet:
     counts: dict[str, int]
     options: dict[str, Any]
     kind: str
-    harmonic: str = ""
+    harmonic: str
+    loads: tuple[str, ...]
+    response: str
 
     def config(self, quick: bool) -> Any:
         """Settings of the generator."""
@@ -68,17 +72,19 @@ SETS = {
         StudySet(
             name="plates", kind="slit_plates", output="von_mises", conditions=("traction",), directional=("traction",),
             boundary={"left": "fixed", "right": "traction:traction", "*": "free"}, harmonic="boundary",
-            splits=_PLATE_SPLITS, counts=_PLATES,
+            loads=("traction",), response="homogeneous", splits=_PLATE_SPLITS, counts=_PLATES,
             options={"physics": "elasticity", "serpentine_slits": (2, 3), "long_slit": (0.45, 0.6)},
         ),
         StudySet(
             name="heat", kind="slit_plates", output="temperature", conditions=("temperatures",), inputs=("source",),
             boundary={"left": "value:temperatures[0]", "right": "value:temperatures[1]", "*": "free"},
-            harmonic="boundary", splits=_PLATE_SPLITS, counts=_PLATES, options={"physics": "heat"},
+            harmonic="boundary", loads=("temperatures", "source"), response="linear",
+            splits=_PLATE_SPLITS, counts=_PLATES, options={"physics": "heat"},
         ),
         StudySet(
             name="cells", kind="unit_cells", output="von_mises", conditions=("macro_strain",),
             directional=("macro_strain",), boundary={"holes": "free"}, harmonic="macro_strain", options={},
+            loads=("macro_strain",), response="homogeneous",
             splits={"test": "id", "shift": "more holes", "contact": "near contact", "thin": "thin bridges"},
             counts={"num_train": 1_000, "num_val": 50, "num_test": 100, "num_shift": 100, "num_contact": 50,
                     "num_thin": 50},
