@@ -136,7 +136,9 @@ class Trunk(nn.Module):
         # The residual stream keeps its precision under autocast, from the first block on.
         stream = self.stream if torch.is_autocast_enabled(x.device.type) else None
         h = self.encode(cat([x, spread(condition, segments)], dim=1)).to(stream or x.dtype)
-        u = self.enter(loads, h) if self.enter is not None and loads is not None else None
+        u = None
+        if self.enter is not None and loads is not None:
+            u = self.enter(loads, h).to(h.dtype)
         for i, block in enumerate(self.blocks):
             h = self._applied(block, h, inputs)
             if u is not None:

@@ -1,17 +1,16 @@
-"""Adaptive normalisation against plain torch in fp64: on a GPU, and in Triton's interpreter."""
+"""Adaptive normalisation against plain torch in fp64: on a GPU, and in Triton's interpreter.
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+`test_everything_in_the_interpreter` of `test_triton.py` runs this file there.
+"""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from kernels.triton_cases import DEVICES, INTERPRETED
+from kernels.triton_cases import DEVICES
 
 import flare_kernels as fk
 
+EPS = 1e-5
 SHAPES = {
     "ragged": ((5, 0, 300, 17), 24),
     "uniform": ((40, 40), 64),
@@ -69,7 +68,8 @@ def test_triton_errs_no_more_than_plain_torch(shape, dtype, device):
         assert found.dtype == dtype
         if truth.numel():
             # Plain torch errs by 0.8 to 2.5 in the last place of the largest number, as sums happen to be ordered.
-            scale = truth.abs().max()
+            # With one channel all of the gradient cancels: what is left of it is that of the terms.
+            scale = truth.abs().max() if truth.any() else tensors[2].double().norm() / EPS**0.5
             budget = torch.maximum((other.double() - truth).abs().max(), scale * torch.finfo(dtype).eps)
             assert (found.double() - truth).abs().max() <= 2.5 * budget
 
@@ -98,13 +98,3 @@ def test_shapes_that_do_not_fit_are_named():
         fk.adaptive_norm(torch.zeros(3, 2), torch.zeros(1, 2), segments)
     with pytest.raises(ValueError, match="takes float32"):
         fk.adaptive_norm(torch.zeros(3, 2).double(), torch.zeros(1, 4).double(), segments, impl="triton")
-
-
-@pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="the kernels run in this process already")
-def test_in_the_interpreter():
-    """The tests above, in a process of their own: Triton asks for its interpreter when it is imported."""
-    found = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__))],
-        env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert found.returncode == 0, found.stdout[-4000:]

@@ -107,7 +107,9 @@ def test_everything_in_the_interpreter(repository):
             ),
             least,
         )
-        for name, least in (("test_triton.py", 99), ("test_triton_interface.py", 35), ("test_edge_mean.py", 30))
+        for name, least in (
+            ("test_triton.py", 99), ("test_triton_interface.py", 35), ("test_edge_mean.py", 30), ("test_norm.py", 20)
+        )
     ]  # fmt: skip
     ended = [(process, process.communicate()[0], least) for process, least in started]
     for process, output, least in ended:
