@@ -11,7 +11,7 @@ from flare_connect.mesh.distances import anchors, clusters, geodesic_cost, geode
 from flare_connect.mesh.files.load import EXTENSIONS, load_mesh
 from flare_connect.mesh.gradients import nodal_gradient
 from flare_connect.mesh.harmonic import cell_potentials, harmonic_extension, load_potential
-from flare_connect.mesh.harmonic_features import cell_features, harmonic_features, potential_features
+from flare_connect.mesh.harmonic_features import cell_features, exit_features, harmonic_features, potential_features
 from flare_connect.mesh.interpolation import cell_to_point
 from flare_connect.mesh.mesh import Mesh, NamedSet
 from flare_connect.mesh.modes import laplacian_modes
@@ -52,6 +52,7 @@ __all__ = [
     "harmonic_extension",
     "load_potential",
     "cell_potentials",
+    "exit_features",
     "harmonic_features",
     "cell_features",
     "potential_features",

@@ -1,5 +1,7 @@
 """Harmonic fields as inputs of a model: without dimension, the same wherever the mesh lies and however fine it is."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -77,6 +79,39 @@ def cell_features(
     """
     potential = cell_potentials(mesh, gradient, solver=solver, device=device) / mesh.length_scale
     return potential_features(mesh, potential, torch.eye(mesh.dim) if gradient is None else gradient)
+
+
+def exit_features(
+    mesh: Mesh,
+    held: Sequence[str | Tensor],
+    *,
+    solver: Solver = "auto",
+    device: torch.device | str | None = None,
+) -> Float[Tensor, "N 2"]:
+    r"""How far from what is held each point is for something that diffuses: the mean time to get there, and its log.
+
+    The solution of $-\ell^2 \Delta w = 1$ with w = 0 at places that are held, ℓ the domain's diagonal: the mean time in
+    which a random walk from a point arrives there. It tells how strongly a load at a point is answered, before any
+    load is known: a point at the end of a long channel has a large w, however near to a held side it lies in space.
+
+    Args:
+        mesh: as for `harmonic_extension`.
+        held: sets or nodes.
+        solver: see `harmonic_extension`.
+        device: where to compute; None is where the mesh is.
+
+    Returns:
+        w, and the logarithm of $\max(10^{-4}, w)$. On a part of the mesh of which nothing is held w is 0.
+
+    Raises:
+        MeshError: as `harmonic_extension`.
+
+    Source: the torsion function, or mean first-passage time.
+    """
+    one = torch.ones(mesh.num_nodes, dtype=torch.float64, device=mesh.pos.device)
+    fixed: dict[str | Tensor, float] = dict.fromkeys(held, 0.0)
+    w = harmonic_extension(mesh, fixed, source=one / mesh.length_scale**2, solver=solver, device=device)
+    return torch.cat([w, w.clamp_min(_FLOOR).log()], dim=1)
 
 
 def potential_features(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flare_connect.errors import InputError, MeshError
 from flare_connect.mesh import Mesh, NamedSet
-from flare_connect.mesh.harmonic_features import cell_features, harmonic_features
+from flare_connect.mesh.harmonic_features import cell_features, exit_features, harmonic_features
 
 from .config import FlareConnectConfig
 from .roles import ESSENTIAL, HARMONIC_OF_BOUNDARY, NATURAL, REST, Role
@@ -119,19 +119,24 @@ def boundary_values(mesh: Mesh, config: FlareConnectConfig, nodes: list[Tensor])
     return columns
 
 
-def num_harmonic_features(config: FlareConnectConfig) -> int:
-    """Columns of `harmonic_inputs`: K (2 + dim) for K potentials."""
+def num_potentials(config: FlareConnectConfig) -> int:
+    """K, fields that the harmonic inputs are of."""
     if not config.harmonic:
         return 0
     if config.harmonic == HARMONIC_OF_BOUNDARY:
-        potentials = max(role.width(config.conditions) for role in config.roles)
-    else:
-        potentials = 1 if config.conditions[config.harmonic] == config.dim else config.dim
-    return potentials * (2 + config.dim)
+        return max(role.width(config.conditions) for role in config.roles)
+    return 1 if config.conditions[config.harmonic] == config.dim else config.dim
+
+
+def num_harmonic_features(config: FlareConnectConfig) -> int:
+    """Columns of `harmonic_inputs`: K (2 + dim) for K potentials, and 2 for the way to what is held."""
+    return num_potentials(config) * (2 + config.dim) + (2 if config.harmonic == HARMONIC_OF_BOUNDARY else 0)
 
 
 def harmonic_inputs(mesh: Mesh, config: FlareConnectConfig) -> Float[Tensor, "N F"]:
     """Conditions and loads spread along the mesh by one Laplace solve; see `mesh.harmonic_features`.
+
+    Where there is a boundary that is held, also how far from it each point is, which no load changes.
 
     Raises:
         InputError: the conditions do not determine the solution, or the mesh is not periodic where it must be.
@@ -147,7 +152,7 @@ def harmonic_inputs(mesh: Mesh, config: FlareConnectConfig) -> Float[Tensor, "N 
         passing: dict[str | Tensor, Any] = {
             role.name: _given(mesh, role) for role in config.roles if role.kind in NATURAL
         }
-        return harmonic_features(mesh, held, passing)
+        return torch.cat([harmonic_features(mesh, held, passing), exit_features(mesh, list(held))], dim=1)
     except MeshError as error:
         raise InputError(f"harmonic inputs: {error}") from error
 

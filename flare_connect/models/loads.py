@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .boundary import num_boundary_values, num_harmonic_features
+from .boundary import num_boundary_values, num_harmonic_features, num_potentials
 from .config import FlareConnectConfig
 from .features import num_node_features, num_projections, num_standardised_features
 
@@ -49,10 +49,11 @@ def load_columns(config: FlareConnectConfig) -> LoadColumns:
     given = {role.condition for role in config.roles if role.condition}
     parts.append((bool(given & loads), num_boundary_values(config)))
     spread = bool(given & loads) or config.harmonic in loads
-    logs = num_harmonic_features(config) // (2 + config.dim)
-    parts.append((spread, num_harmonic_features(config) - logs))
+    potentials = num_potentials(config)
+    parts.append((spread, potentials * (1 + config.dim)))
     # The logarithm of a gradient does not add up: nothing of a linear answer may follow it.
-    parts.append((None if spread and config.response == "linear" else False, logs))
+    parts.append((None if spread and config.response == "linear" else False, potentials))
+    parts.append((False, num_harmonic_features(config) - potentials * (2 + config.dim)))
     parts += [(name in loads, width) for name, width in config.inputs.items()]
     of_nodes = [is_load for is_load, width in parts for _ in range(width)]
     of_meshes = [name in loads for name, width in config.conditions.items() for _ in range(width)] + [False]

@@ -13,7 +13,7 @@ from flare_connect.errors import CheckpointError
 from flare_connect.files import write_atomically
 
 FORMAT = "flare_connect.model"
-VERSION = 2  # raised whenever models of before cannot be read
+VERSION = 3  # raised whenever models of before cannot be read
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 

@@ -9,7 +9,7 @@ from mesh.rings import perforated_cell, ring
 from flare_connect.mesh import Mesh, NamedSet
 from flare_connect.mesh.gradients import nodal_gradient
 from flare_connect.mesh.harmonic import cell_potentials, harmonic_extension, load_potential
-from flare_connect.mesh.harmonic_features import cell_features, harmonic_features, potential_features
+from flare_connect.mesh.harmonic_features import cell_features, exit_features, harmonic_features, potential_features
 
 
 def loaded_plate():
@@ -140,3 +140,43 @@ def test_they_are_where_the_mesh_is(device):
     assert on.device.type == device.type
     values = harmonic_extension(here, {"left": 0.0, "right": 1.0}, device=device)
     torch.testing.assert_close(on[:, :1], values)
+
+
+def test_the_way_to_what_is_held_is_known_on_a_ring():
+    def error(n):
+        mesh = ring(n)
+        found = exit_features(mesh, ["inner", "outer"])
+        assert found.shape == (mesh.num_nodes, 2)
+        r = mesh.pos.norm(dim=1)
+        exact = (1 - r**2 + 3 * r.log() / np.log(2)) / (4 * 32)  # 32 is the square of the bounding box's diagonal
+        free = exact > 1e-4
+        torch.testing.assert_close(found[free, 1], found[free, 0].log())
+        assert (found[mesh.set_nodes("outer"), 1] == np.log(1e-4)).all()
+        return float((mesh.node_volume * (found[:, 0] - exact) ** 2).sum().sqrt() / mesh.node_volume.sum().sqrt())
+
+    errors = np.array([error(n) for n in (4, 8, 16, 32)])
+    assert errors[-1] < 2e-5
+    assert (errors[:-1] > 3 * errors[1:]).all()
+
+
+def test_the_way_to_what_is_held_has_no_dimension_and_crosses_no_gap():
+    """Along a strip of length 1 that is held at its start it is (1 − (1 − x)²) / 2."""
+    x, y = np.meshgrid(np.linspace(0, 1, 9), [0.0, 0.1], indexing="ij")
+    ids = np.arange(18).reshape(9, 2)
+    quads = np.stack([ids[:-1, 0], ids[1:, 0], ids[1:, 1], ids[:-1, 1]], 1)
+    triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    mesh = Mesh.from_arrays(np.stack([x.ravel(), y.ravel()], 1), {"triangle": triangles}, sets={"left": ids[0]})
+    straight = exit_features(mesh, ["left"])[:, 0]
+    exact = (1 - (1 - mesh.pos[:, 0].double()) ** 2) / 2 / mesh.length_scale**2
+    torch.testing.assert_close(straight, exact, rtol=0, atol=2e-3)
+    larger = Mesh.from_arrays(3 * mesh.pos + 5, mesh.cells, sets=mesh.sets)
+    torch.testing.assert_close(exit_features(larger, ["left"])[:, 0], straight)
+    # A part that nothing holds has no way there.
+    second = mesh.pos + torch.tensor([10.0, 0.0])
+    both = Mesh.from_arrays(
+        torch.cat([mesh.pos, second]),
+        {"triangle": torch.cat([mesh.cells["triangle"], mesh.cells["triangle"] + mesh.num_nodes])},
+        sets={"left": mesh.set_nodes("left")},
+    )
+    w = exit_features(both, ["left"])[:, 0]
+    assert w[mesh.num_nodes :].abs().max() < 1e-10 < w[: mesh.num_nodes].max()

@@ -10,7 +10,7 @@ from fixtures_meshes import plate
 import flare_connect as fc
 from flare_connect.errors import ConfigError, InputError
 from flare_connect.mesh import NamedSet
-from flare_connect.mesh.harmonic_features import harmonic_features
+from flare_connect.mesh.harmonic_features import exit_features, harmonic_features
 from flare_connect.models.boundary import boundary_values, harmonic_inputs, role_nodes, with_boundary
 from flare_connect.models.features import num_node_features
 from flare_connect.models.roles import Role, read_roles
@@ -106,11 +106,12 @@ def test_values_lie_at_their_nodes():
 def test_harmonic_inputs_are_those_of_the_mesh_module():
     mesh = loaded()
     found = harmonic_inputs(mesh, LOADED)
-    expected = harmonic_features(mesh, {"left": 0.0}, {"right": mesh.global_data["load"].double()})
+    loads = harmonic_features(mesh, {"left": 0.0}, {"right": mesh.global_data["load"].double()})
+    expected = torch.cat([loads, exit_features(mesh, ["left"])], dim=1)
     assert torch.equal(found, expected)
     graph = fc.FlareConnect(LOADED).build_graph(mesh)
     assert graph.x.shape[1] == num_node_features(LOADED)
-    assert torch.equal(graph.x[:, -8:], expected.float())
+    assert torch.equal(graph.x[:, -10:], expected.float())
 
 
 def test_a_cell_under_a_strain_needs_periodic_pairs():
