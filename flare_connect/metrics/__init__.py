@@ -5,6 +5,7 @@ A global relative error looks fine while a model smooths away every jump across 
 
 from flare_connect.metrics.boundary import boundary_error, near_boundary
 from flare_connect.metrics.fields import relative_l2
+from flare_connect.metrics.invariants import von_mises
 from flare_connect.metrics.jumps import JumpPairs, jump_error, jump_pairs
 from flare_connect.metrics.mesh_errors import MeshErrors, evaluate_fields
 from flare_connect.metrics.peak import PeakError, peak_error
@@ -13,6 +14,7 @@ from flare_connect.metrics.thickness import ThicknessErrors, combine, element_si
 
 __all__ = [
     "relative_l2",
+    "von_mises",
     "near_boundary",
     "boundary_error",
     "PeakError",

@@ -132,7 +132,8 @@ def untrained(study, name, folder, num_latents=16):
     widths = {"traction": 2, "temperatures": 2, "macro_strain": 3}
     arch = fc.Architecture(channels=16, num_blocks=2, num_heads=4, num_latents=num_latents)
     config = fc.FlareConnectConfig(
-        dim=2, outputs={read.output: 1}, inputs=dict.fromkeys(read.inputs, 1), directional=read.directional,
+        dim=2, outputs={read.output: {"stress": 3}.get(read.output, 1)}, inputs=dict.fromkeys(read.inputs, 1),
+        directional=read.directional,
         conditions={name: widths[name] for name in read.conditions}, boundary=read.boundary, architecture=arch,
     )  # fmt: skip
     return fc.FlareConnect(config).save_pretrained(folder)

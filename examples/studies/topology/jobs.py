@@ -167,8 +167,8 @@ def _run(
         model.save_pretrained(out / "models" / _named(prepared, job) / f"seed{job.seed}")
     rows = []
     for split, called in prepared.study.splits.items():
-        guesses = [guess[:, 0].cpu() for guess in training.predictions(model, graphs[split])]
-        truths = [graph.y[:, 0].cpu() for graph in graphs[split]]
+        guesses = [prepared.study.scalar(guess).cpu() for guess in training.predictions(model, graphs[split])]
+        truths = [prepared.study.scalar(graph.y).cpu() for graph in graphs[split]]
         errors = [
             known.of(guess, truth) for known, guess, truth in zip(prepared.errors[split], guesses, truths, strict=True)
         ]
@@ -198,7 +198,7 @@ def _keep(prepared: Prepared, split: str, guesses: list, truths: list, errors: l
         np.savez_compressed(
             path, pos=mesh.pos.numpy().astype(np.float32), cells=mesh.cells["triangle"].numpy().astype(np.int32),
             guess=guesses[i].numpy(), truth=truths[i].numpy(), index=prepared.indices[split][i],
-            rel_l2=errors[i]["rel_l2"], output=prepared.study.output,
+            rel_l2=errors[i]["rel_l2"], output=prepared.study.measured,
         )  # fmt: skip
 
 

@@ -150,14 +150,13 @@ def _config(study: StudySet, store: MeshStore) -> FlareConnectConfig:
     mesh = store[0]
     return FlareConnectConfig(
         dim=mesh.dim,
-        outputs={study.output: 1},
+        outputs={study.output: mesh.point_data[study.output][0].numel()},
         inputs={name: mesh.point_data[name][0].numel() for name in study.inputs},
         conditions={name: mesh.global_data[name].numel() for name in study.conditions},
         directional=study.directional,
         boundary=study.boundary,
         harmonic=study.harmonic,
         loads=study.loads,
-        response=study.response,
         architecture=_ALL,
     )
 

@@ -104,8 +104,8 @@ def measured(
     for mesh in meshes:
         graph = model.model.build_graph(mesh, cache=cache).to(model.model.device)
         for rank, found in zip(ranks, errors, strict=True):
-            guess = trained.predict(model.model, graph, rank)
-            found.append({"rel_l2": relative_l2(guess, mesh.point_data[model.study.output])})
+            guess = trained.predict(model, graph, rank)
+            found.append({"rel_l2": relative_l2(guess, mesh.point_data[model.study.measured])})
     return [jobs.means(found) for found in errors]
 
 

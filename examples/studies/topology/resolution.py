@@ -93,14 +93,14 @@ def measured(
     models: list[trained.Trained], store: MeshStore, reference: MeshStore, indices: list[int]
 ) -> list[dict[str, Any]]:
     """Errors of each model, mean over the meshes of one size."""
-    cache, output = MeshCache.beside(store.path), models[0].study.output
+    cache, output = MeshCache.beside(store.path), models[0].study.measured
     errors: list[list[dict[str, float]]] = [[] for _ in models]
     for index in tqdm(indices, desc=store.path.stem, unit="mesh"):
         mesh, common = store[index], reference[index]
         known, carry, truth = MeshErrors.prepare(mesh), Carry(mesh, common), mesh.point_data[output]
         change = relative_l2(carry(truth), common.point_data[output])
         for model, found in zip(models, errors, strict=True):
-            guess = trained.predict(model.model, model.model.build_graph(mesh, cache=cache).to(model.model.device))
+            guess = trained.predict(model, model.model.build_graph(mesh, cache=cache).to(model.model.device))
             found.append(
                 known.of(guess, truth)
                 | {"common_rel_l2": relative_l2(carry(guess), carry(truth)), "truth_change": change}

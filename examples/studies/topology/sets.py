@@ -12,6 +12,7 @@ class StudySet:
     Attributes:
         name: in tables.
         output: the point field to predict.
+        measured: the scalar point field that errors are of: the output itself, or von Mises stress of a stress.
         conditions: per-mesh numbers that models read.
         directional: those of them that act along normals.
         inputs: point fields that models read.
@@ -21,12 +22,12 @@ class StudySet:
         options: further settings of the generator.
         kind: "slit_plates" or "unit_cells".
         harmonic: what the harmonic inputs are of.
-        loads: what the output is in proportion to.
-        response: how, see `FlareConnectConfig`.
+        loads: what the output is linear in.
     """
 
     name: str
     output: str
+    measured: str
     conditions: tuple[str, ...]
     directional: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
@@ -37,7 +38,14 @@ class StudySet:
     kind: str
     harmonic: str
     loads: tuple[str, ...]
-    response: str
+
+    def scalar(self, output: Any) -> Any:
+        """What errors are of, from an output `[N, width]`."""
+        from flare_connect.metrics import von_mises
+
+        if self.output == self.measured:
+            return output[:, 0]
+        return von_mises(output, poisson_ratio=self.config(quick=False).poisson_ratio)
 
     def config(self, quick: bool) -> Any:
         """Settings of the generator."""
@@ -61,7 +69,7 @@ class StudySet:
         return module.generate(path, self.config(quick), num_workers=num_workers)
 
 
-_PLATES = {"num_train": 1_000, "num_val": 50, "num_test": 100} | {
+_PLATES = {"num_train": 2_000, "num_val": 50, "num_test": 100} | {
     f"num_{name}": 50 for name in ("more", "serpentine", "comb", "spiral")
 }
 _PLATE_SPLITS = {"test": "id", "more": "more slits", "serpentine": "serpentine", "comb": "comb", "spiral": "spiral"}
@@ -70,23 +78,25 @@ SETS = {
     s.name: s
     for s in (
         StudySet(
-            name="plates", kind="slit_plates", output="von_mises", conditions=("traction",), directional=("traction",),
+            name="plates", kind="slit_plates", output="stress", measured="von_mises",
+            conditions=("traction",), directional=("traction",),
             boundary={"left": "fixed", "right": "traction:traction", "*": "free"}, harmonic="boundary",
-            loads=("traction",), response="homogeneous", splits=_PLATE_SPLITS, counts=_PLATES,
+            loads=("traction",), splits=_PLATE_SPLITS, counts=_PLATES,
             options={"physics": "elasticity", "serpentine_slits": (2, 3), "long_slit": (0.45, 0.6)},
         ),
         StudySet(
-            name="heat", kind="slit_plates", output="temperature", conditions=("temperatures",), inputs=("source",),
+            name="heat", kind="slit_plates", output="temperature", measured="temperature",
+            conditions=("temperatures",), inputs=("source",),
             boundary={"left": "value:temperatures[0]", "right": "value:temperatures[1]", "*": "free"},
-            harmonic="boundary", loads=("temperatures", "source"), response="linear",
+            harmonic="boundary", loads=("temperatures", "source"),
             splits=_PLATE_SPLITS, counts=_PLATES, options={"physics": "heat"},
         ),
         StudySet(
-            name="cells", kind="unit_cells", output="von_mises", conditions=("macro_strain",),
+            name="cells", kind="unit_cells", output="stress", measured="von_mises", conditions=("macro_strain",),
             directional=("macro_strain",), boundary={"holes": "free"}, harmonic="macro_strain", options={},
-            loads=("macro_strain",), response="homogeneous",
+            loads=("macro_strain",),
             splits={"test": "id", "shift": "more holes", "contact": "near contact", "thin": "thin bridges"},
-            counts={"num_train": 1_000, "num_val": 50, "num_test": 100, "num_shift": 100, "num_contact": 50,
+            counts={"num_train": 2_000, "num_val": 50, "num_test": 100, "num_shift": 100, "num_contact": 50,
                     "num_thin": 50},
         ),
     )

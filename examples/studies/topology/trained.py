@@ -112,9 +112,11 @@ def load(folders: Iterable[Path], device: torch.device) -> list[Trained]:
 
 
 @torch.no_grad()
-def predict(model: FlareConnect, graph: Data, rank: int | None = None) -> Tensor:
-    """The output `[N]` on a mesh, in physical units, on the CPU."""
-    return model.output_statistics.inverse(model(graph, rank).float())[:, 0].cpu()
+def predict(trained: Trained, graph: Data, rank: int | None = None) -> Tensor:
+    """What errors are of, `[N]` on a mesh, in physical units, on the CPU."""
+    model = trained.model
+    found: Tensor = trained.study.scalar(model.output_statistics.inverse(model(graph, rank).float()))
+    return found.cpu()
 
 
 def facts(trained: Trained) -> Row:
