@@ -96,5 +96,10 @@ def test_shapes_that_do_not_fit_are_named():
         fk.adaptive_norm(torch.zeros(4, 2), torch.zeros(1, 4), segments)
     with pytest.raises(ValueError, match=r"`modulation` must be \[B, 2C\] = \[1, 4\], got \[1, 2\]"):
         fk.adaptive_norm(torch.zeros(3, 2), torch.zeros(1, 2), segments)
-    with pytest.raises(ValueError, match="takes float32"):
-        fk.adaptive_norm(torch.zeros(3, 2).double(), torch.zeros(1, 4).double(), segments, impl="triton")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_double_precision_is_not_for_triton(device):
+    x, modulation, _ = problem((3,), 2, device)
+    with pytest.raises(ValueError, match="takes float32, bfloat16 and float16, got torch.float64"):
+        fk.adaptive_norm(x, modulation, fk.Segments.from_lengths([3], device), impl="triton")
