@@ -101,5 +101,5 @@ def test_shapes_that_do_not_fit_are_named():
 @pytest.mark.parametrize("device", DEVICES)
 def test_double_precision_is_not_for_triton(device):
     x, modulation, _ = problem((3,), 2, device)
-    with pytest.raises(ValueError, match="takes float32, bfloat16 and float16, got torch.float64"):
+    with pytest.raises(ValueError, match=r"takes float32, bfloat16 and float16, got torch\.float64"):
         fk.adaptive_norm(x, modulation, fk.Segments.from_lengths([3], device), impl="triton")
