@@ -2,25 +2,37 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write through a temporary file in the same folder, flushed to the disk, then renamed.
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file in the same folder to write to; in the end it is flushed to the disk, then renamed.
 
     Raises:
-        OSError: if the folder is missing or not writable; the old file is untouched then.
+        OSError: if the folder is missing or not writable; the old file is untouched then, as after any error within.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a whole file; see `replacing`.
+
+    Raises:
+        OSError: as `replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def remove_leftovers(folder: str | Path) -> None:

@@ -7,7 +7,6 @@ mesh (`rank`, -1 where a mesh has none). There is no padding; a mesh is read wit
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Int
 
 from flare_connect.errors import StoreError
+from flare_connect.files import replacing
 from flare_connect.mesh.arrays import host
 from flare_connect.mesh.mesh import Entity, Mesh, NamedSet
 from flare_connect.mesh.moments import Moments
@@ -253,39 +253,30 @@ def write_store(
         from tqdm import tqdm
 
         meshes = tqdm(meshes, desc=path.name, unit="mesh")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w") as file:
-            writer = _Writer(file)
-            moments = Moments()
-            for i, mesh in enumerate(meshes):
-                writer.add(mesh)
-                if i in train:
-                    for name, values in mesh.point_data.items():
-                        moments.add(name, host(values), sample=False)
-                    for name, values in mesh.global_data.items():
-                        moments.add(name, host(values), sample=True)
-            writer.finish()
-            _write_splits(file, split_ids, writer.count)
-            meta = {
-                "generator": generator,
-                "generator_version": generator_version,
-                "seed": seed,
-                "parameters": parameters,
-                "units": writer.units,
-                "point_data": list(writer.signature["point_data"]),
-                "global_data": list(writer.signature["global_data"]),
-                "statistics": moments.result() if train else None,
-            }
-            file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, meta=json.dumps(meta))
-            file.flush()
-        _sync(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        writer = _Writer(file)
+        moments = Moments()
+        for i, mesh in enumerate(meshes):
+            writer.add(mesh)
+            if i in train:
+                for name, values in mesh.point_data.items():
+                    moments.add(name, host(values), sample=False)
+                for name, values in mesh.global_data.items():
+                    moments.add(name, host(values), sample=True)
+        writer.finish()
+        _write_splits(file, split_ids, writer.count)
+        meta = {
+            "generator": generator,
+            "generator_version": generator_version,
+            "seed": seed,
+            "parameters": parameters,
+            "units": writer.units,
+            "point_data": list(writer.signature["point_data"]),
+            "global_data": list(writer.signature["global_data"]),
+            "statistics": moments.result() if train else None,
+        }
+        file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, meta=json.dumps(meta))
+        file.flush()
 
 
 def _write_splits(file: h5py.File, split_ids: Mapping[str, np.ndarray], count: int) -> None:
@@ -490,15 +481,3 @@ def _key(name: str) -> str:
 
 def _plain(key: str) -> str:
     return key.replace("%2E", ".").replace("%2F", "/").replace("%25", "%")
-
-
-def _sync(path: str | Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    # mkstemp makes private files; there is no way to read the umask without setting it
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

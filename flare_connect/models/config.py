@@ -145,8 +145,9 @@ class FlareConnectConfig:
             condition NAME; "flux:NAME" or "traction:NAME", passed or pulled by it. NAME may be one number of a
             condition, as in "value:temperatures[0]". The set "*" is the boundary in no other set. Each role is told
             apart, values are given to its nodes. Empty: all boundary nodes are of one type.
-        harmonic: inputs from one solve of Laplace's equation on each mesh: "boundary" for the values and loads of
-            `boundary`; or a condition that is the mean gradient (a vector or a symmetric tensor) of a periodic cell.
+        harmonic: inputs from Laplace's equation on each mesh: "boundary" for the values and loads of `boundary`, and
+            for how far each point is from what is held; or a condition that is the mean gradient (a vector or a
+            symmetric tensor) of a periodic cell.
         loads: those of the conditions and inputs that act in proportion: twice the loads, twice the outputs. They go
             through the model apart from the geometry, which learns how the mesh answers to a load instead of an answer
             for every load. Empty: nothing is known of the kind.

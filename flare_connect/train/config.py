@@ -21,7 +21,7 @@ class DataConfig:
             given their projection on the normal of the boundary nearby.
         boundary: named set → "free", "fixed", "value:NAME", "flux:NAME" or "traction:NAME", NAME being one of the
             conditions; "*" is the boundary in no other set. Empty: the whole boundary is of one type.
-        harmonic: inputs from one Laplace solve a mesh: "boundary", or a condition that is the mean gradient of a
+        harmonic: inputs from Laplace's equation on each mesh: "boundary", or a condition that is the mean gradient of a
             periodic cell; empty: none.
         loads: those of the conditions and inputs that act in proportion, see `FlareConnectConfig`.
         response: what the outputs are to the loads, "linear" or "homogeneous".

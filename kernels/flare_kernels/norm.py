@@ -37,6 +37,8 @@ def adaptive_norm(
 
     Raises:
         ValueError: if shapes do not fit, or Triton is asked for what it cannot do.
+
+    Source: adaptive layer normalisation, arXiv 2212.09748.
     """
     if x.dim() != 2 or x.shape[0] != segments.num_rows:
         raise ValueError(f"`x` must be [N, C] with N = {segments.num_rows} as in `segments`, got {list(x.shape)}")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from kernels.triton_cases import DEVICES, ORDERS, assert_same, check, exact, outcome, runs
+from kernels.triton_cases import BACKENDS, DEVICES, ORDERS, assert_same, check, exact, outcome, runs
 from torch_geometric.nn import MessagePassing
 
 import flare_kernels as fk
@@ -360,13 +360,7 @@ for n, num_edges in (9, 30), (12, 41), (20, 55):
 """
 
 
-@pytest.mark.parametrize(
-    ("device", "backend"),
-    [
-        pytest.param("cpu", "aot_eager", marks=DEVICES[0].marks, id="interpreter"),
-        pytest.param("cuda", "inductor", marks=DEVICES[1].marks),
-    ],
-)
+@pytest.mark.parametrize(("device", "backend"), BACKENDS)
 def test_compiles_without_graph_breaks(device, backend):
     """In a process of its own: the shape checks of the test suite cannot be traced."""
     run = subprocess.run([sys.executable, "-c", COMPILE, device, backend], capture_output=True, text=True, timeout=290)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from kernels.triton_cases import DEVICES, Case, assert_same, compare, draw, mixer, outcome, problem
+from kernels.triton_cases import BACKENDS, DEVICES, Case, assert_same, compare, draw, mixer, outcome, problem
 
 import flare_kernels as fk
 from flare_kernels.triton_mixer import sizes
@@ -213,13 +213,7 @@ for lengths in ([15, 0, 5], [4, 9, 8]):
 """
 
 
-@pytest.mark.parametrize(
-    ("device", "backend"),
-    [
-        pytest.param("cpu", "aot_eager", marks=DEVICES[0].marks, id="interpreter"),
-        pytest.param("cuda", "inductor", marks=DEVICES[1].marks),
-    ],
-)
+@pytest.mark.parametrize(("device", "backend"), BACKENDS)
 def test_compiles_without_graph_breaks(device, backend):
     """In a process of its own: the shape checks of the test suite cannot be traced."""
     run = subprocess.run([sys.executable, "-c", COMPILE, device, backend], capture_output=True, text=True, timeout=290)

@@ -20,6 +20,10 @@ interpreted = pytest.mark.skipif(
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 DEVICES = [pytest.param("cpu", id="interpreter", marks=interpreted), pytest.param("cuda", marks=pytest.mark.gpu)]
+BACKENDS = [
+    pytest.param("cpu", "aot_eager", marks=DEVICES[0].marks, id="interpreter"),
+    pytest.param("cuda", "inductor", marks=DEVICES[1].marks),
+]
 # Further orders of its sums that plain torch is computed in.
 ORDERS = 7
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..operators import register
 from ..triton_mixer.dispatch import launch
 from .kernels import edge_mean_kernel, source_grad_kernel, target_grad_kernel
 
@@ -22,10 +23,6 @@ _TILE = 1024
 _NUM_WARPS = 4
 # Programs that keep a part of the gradient of the weight; from shapes alone, so that sums are always in the same order.
 _MAX_PARTS = 4096
-
-library = torch.library.Library("flare_connect", "FRAGMENT")
-for _name, _schema in _SCHEMAS.items():
-    library.define(_name + _schema)
 
 
 class Blocks(NamedTuple):
@@ -110,12 +107,10 @@ def _fake_source_grad(source: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(source, memory_format=torch.contiguous_format)
 
 
-for _name, _run, _fake in (
-    ("edge_mean", edge_mean, _fake_edge_mean),
-    ("edge_target_grad", target_grad, _fake_target_grad),
-    ("edge_source_grad", source_grad, _fake_source_grad),
-):
-    # On a CPU the kernels run in Triton's interpreter: for tests, and only when it was asked for.
-    for _device in ("CUDA", "CPU"):
-        library.impl(_name, _run, _device)
-    torch.library.register_fake(f"flare_connect::{_name}", _fake, lib=library)
+library = register(
+    {
+        "edge_mean": (_SCHEMAS["edge_mean"], edge_mean, _fake_edge_mean),
+        "edge_target_grad": (_SCHEMAS["edge_target_grad"], target_grad, _fake_target_grad),
+        "edge_source_grad": (_SCHEMAS["edge_source_grad"], source_grad, _fake_source_grad),
+    }
+)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..operators import register
 from .backward import latent_grad_kernel, point_grad_kernel, sum_kernel
 from .dispatch import launch
 from .gather import gather_kernel, merge_kernel
@@ -33,10 +34,6 @@ _SCHEMAS = {
     " Tensor? cost_decode, Tensor? slope_decode, Tensor? scale_decode,"
     f" {_CHUNKS}, float scale, str precision) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 }
-
-library = torch.library.Library("flare_connect", "FRAGMENT")
-for _name, _schema in _SCHEMAS.items():
-    library.define(_name + _schema)
 
 
 def _cdiv(a: int, b: int) -> int:
@@ -308,13 +305,11 @@ def _fake_point_grad(
     )
 
 
-for _name, _run, _fake in (
-    ("gather", gather, _fake_gather),
-    ("scatter", scatter, _fake_scatter),
-    ("latent_grad", latent_grad, _fake_latent_grad),
-    ("point_grad", _point_grad, _fake_point_grad),
-):
-    # On a CPU the kernels run in Triton's interpreter: for tests, and only when it was asked for.
-    for _device in ("CUDA", "CPU"):
-        library.impl(_name, _run, _device)
-    torch.library.register_fake(f"flare_connect::{_name}", _fake, lib=library)
+library = register(
+    {
+        "gather": (_SCHEMAS["gather"], gather, _fake_gather),
+        "scatter": (_SCHEMAS["scatter"], scatter, _fake_scatter),
+        "latent_grad": (_SCHEMAS["latent_grad"], latent_grad, _fake_latent_grad),
+        "point_grad": (_SCHEMAS["point_grad"], _point_grad, _fake_point_grad),
+    }
+)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flare_kernels.operators import register
 from flare_kernels.triton_mixer.backward import sum_kernel
 from flare_kernels.triton_mixer.dispatch import launch
 from flare_kernels.triton_mixer.sizes import Chunks, block_of, uniform_chunks
@@ -18,9 +19,6 @@ _SCHEMAS = {
     "adaptive_norm": f"(Tensor x, Tensor modulation, {_CHUNKS}, float eps, ScalarType dtype) -> Tensor",
     "adaptive_norm_grad": f"(Tensor x, Tensor modulation, Tensor dy, {_CHUNKS}, float eps) -> (Tensor, Tensor)",
 }
-library = torch.library.Library("flare_connect", "FRAGMENT")
-for _name, _schema in _SCHEMAS.items():
-    library.define(_name + _schema)
 
 
 def _sizes(x: Tensor, table: Tensor | None, segments: int, width: int, size: int) -> tuple[Chunks, int, int, int]:
@@ -48,7 +46,7 @@ def adaptive_norm_grad(
     x: Tensor, modulation: Tensor, dy: Tensor, table: Tensor | None, offsets: Tensor | None, segments: int, width: int,
     size: int, eps: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """DX [N, C] in the dtype of `x`, dmodulation [B, 2C] in fp32."""
+    """Gradients of `x` [N, C] in its dtype, and of `modulation` [B, 2C] in fp32."""
     chunks, splits, block_n, block_c = _sizes(x, table, segments, width, size)
     dx = torch.empty_like(x)
     row = splits * 2 * x.shape[1]
@@ -73,11 +71,9 @@ def _fake_grad(x: Tensor, modulation: Tensor, *rest: Any) -> tuple[Tensor, Tenso
     return torch.empty_like(x), torch.empty_like(modulation, dtype=torch.float32)
 
 
-for _name, _run, _fake in (
-    ("adaptive_norm", adaptive_norm, _fake_norm),
-    ("adaptive_norm_grad", adaptive_norm_grad, _fake_grad),
-):
-    # On a CPU the kernels run in Triton's interpreter: for tests, and only when it was asked for.
-    for _device in ("CUDA", "CPU"):
-        library.impl(_name, _run, _device)
-    torch.library.register_fake(f"flare_connect::{_name}", _fake, lib=library)
+library = register(
+    {
+        "adaptive_norm": (_SCHEMAS["adaptive_norm"], adaptive_norm, _fake_norm),
+        "adaptive_norm_grad": (_SCHEMAS["adaptive_norm_grad"], adaptive_norm_grad, _fake_grad),
+    }
+)
