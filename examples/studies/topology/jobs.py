@@ -7,7 +7,7 @@ import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import contestants
 import numpy as np
@@ -23,18 +23,31 @@ import measure
 
 COMMAND = "python examples/studies/topology/run.py"
 Row = dict[str, Any]
+Stage = Literal["time", "tune", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training run; `tuning` runs are only compared on the validation split."""
+    """One run of a model.
 
+    Attributes:
+        stage: "time": how long a step takes; "tune": a training only compared on the validation split; "train": one
+            whose errors are results.
+        model: of `contestants.NAMES`.
+        harmonic: with the harmonic inputs.
+        seed: of weights and batches.
+        learning_rate: peak of its cycle.
+        seconds: time on a GPU without other work.
+        steps: which fit into it; 0 in stage "time", which finds that out.
+    """
+
+    stage: Stage
     model: str
     harmonic: bool
-    seed: int
-    learning_rate: float
+    seed: int = 0
+    learning_rate: float = 0.0
     seconds: float
-    tuning: bool = False
+    steps: int = 0
 
 
 class Results:
@@ -46,9 +59,9 @@ class Results:
 
     def has(self, job: Job) -> bool:
         """Whether the run was made before, with these settings."""
-        return any(
-            "failed" not in row and all(row[key] == value for key, value in asdict(job).items()) for row in self.rows
-        )
+        settings = asdict(job)
+        del settings["steps"]  # follow from the rest
+        return any("failed" not in row and all(row[k] == value for k, value in settings.items()) for row in self.rows)
 
     def add(self, rows: list[Row]) -> None:
         """Keep rows, on disk too."""
@@ -61,9 +74,29 @@ class Results:
         tried = {
             row["learning_rate"]: row["val_rel_l2"]
             for row in self.rows
-            if row["tuning"] and "failed" not in row and (row["model"], row["harmonic"]) == (model, harmonic)
+            if row["stage"] == "tune" and "failed" not in row and (row["model"], row["harmonic"]) == (model, harmonic)
         }
         return min((rate for rate in rates if rate in tried), key=tried.__getitem__, default=rates[len(rates) // 2])
+
+    def steps(self, model: str, harmonic: bool, seconds: float) -> int:
+        """How many of a model fit into a time, by its row of stage "time"."""
+        timed = (
+            row["step_ms"]
+            for row in self.rows
+            if row["stage"] == "time" and "failed" not in row and (row["model"], row["harmonic"]) == (model, harmonic)
+        )
+        # One that failed is tried all the same, and fails with its own error.
+        return max(1, round(1e3 * seconds / next(timed, 1e3 * seconds)))
+
+    def check_machine(self, machine: str) -> None:
+        """Stops where steps were timed on another machine, whose time would not be the same time."""
+        other = next(
+            (row["machine"] for row in self.rows if row["stage"] == "time" and row["machine"] != machine), None
+        )
+        if other is not None:
+            raise SystemExit(
+                f"steps in {self.path} were timed on {other!r}, here is {machine!r}: give --results another folder"
+            )
 
 
 def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argparse.Namespace) -> None:
@@ -80,9 +113,9 @@ def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argpars
     waiting, done = context.SimpleQueue(), context.Queue()
     for job in [*jobs, *[None] * len(places)]:
         waiting.put(job)
-    # Runs that share a device train in turns, so that each has it alone for its time.
+    # Runs that share a device take the time of a step in turns, so that each has it alone meanwhile.
     turns = {place: context.Lock() for place in places}
-    common = _provenance(prepared)
+    common = provenance(prepared)
     workers = [
         context.Process(
             target=_work, args=(prepared, statistics, place, turns[place], waiting, done, args.out, common), daemon=True
@@ -97,10 +130,10 @@ def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argpars
         for row in rows:
             error = row.get("rel_l2", row.get("val_rel_l2"))
             name = f"{row['model']}{' + harmonic' if row['harmonic'] else ''}"
+            found = f"{row['step_ms']} ms a step" if "step_ms" in row else error if error is None else round(error, 4)
             print(
-                f"[{count + 1}/{len(jobs)}] {name}, seed {row['seed']}, "
-                f"lr {row['learning_rate']:g}, {row['split']}: {error if error is None else round(error, 4)}"
-                f"{' ' + row['failed'] if 'failed' in row else ''}",
+                f"[{count + 1}/{len(jobs)}] {row['stage']} {name}, seed {row['seed']}, "
+                f"lr {row['learning_rate']:g}, {row['split']}: {row.get('failed', found)}",
                 flush=True,
             )
     for worker in workers:
@@ -154,14 +187,17 @@ def _run(
     if arch.num_scales:
         model.typical_cost.copy_(typical_cost(graphs["train"]))
     model.to(device)
-    facts = training.train(
-        model, graphs["train"], seconds=job.seconds, learning_rate=job.learning_rate, seed=job.seed, alone=turn,
-        nested=job.model in contestants.NESTED,
-    )  # fmt: skip
+    nested = job.model in contestants.NESTED
+    facts: Row = {"params": contestants.parameters(model)}
+    if job.stage == "time":
+        found = training.step_time(model, graphs["train"], seconds=job.seconds, alone=turn, nested=nested)
+        return [facts | found | {"split": "none"}]
+    facts |= training.train(
+        model, graphs["train"], steps=job.steps, learning_rate=job.learning_rate, seed=job.seed, nested=nested
+    )
     seen = graphs["train"][: len(graphs["val"])]  # apart from the validation error: what was not learned
-    facts |= {"params": contestants.parameters(model), "train_rel_l2": training.error_of(model, seen)}
-    facts |= {"val_rel_l2": training.error_of(model, graphs["val"])}
-    if job.tuning:
+    facts |= {"train_rel_l2": training.error_of(model, seen), "val_rel_l2": training.error_of(model, graphs["val"])}
+    if job.stage == "tune":
         return [facts | {"split": "val"}]
     if job.model in contestants.SETTINGS:  # peers have no folder that `from_pretrained` reads
         model.save_pretrained(out / "models" / _named(prepared, job) / f"seed{job.seed}")
@@ -208,7 +244,7 @@ def _named(prepared: Prepared, job: Job) -> str:
     return f"{prepared.study.name}-{model}{'-harmonic' if job.harmonic else ''}"
 
 
-def _provenance(prepared: Prepared) -> Row:
+def provenance(prepared: Prepared) -> Row:
     """Columns that every row has; the seed is that of the run."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     common = measure.provenance(COMMAND, device)

@@ -1,5 +1,6 @@
 """Graphs and what errors need, of every mesh, made once in all cores and shared by all runs."""
 
+import json
 import multiprocessing
 import os
 from dataclasses import dataclass, replace
@@ -7,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from contestants import OURS
 from sets import StudySet
+from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from flare_connect.files import replacing
 from flare_connect.mesh import MeshStore, anchor_costs
 from flare_connect.metrics import MeshErrors
 from flare_connect.models import Architecture, FlareConnect, FlareConnectConfig
@@ -28,17 +33,24 @@ class Packed:
     """Graphs side by side, a tensor for each attribute: few enough for processes to share.
 
     Args:
-        graphs: attributes of each.
+        tensors: attribute → its values in all graphs.
+        sizes: attribute → how many of them each graph has.
+        numbers: attribute that is a number → that of each graph.
     """
 
-    def __init__(self, graphs: list[dict[str, Any]]) -> None:
-        self.numbers = {key: [g[key] for g in graphs] for key, value in graphs[0].items() if isinstance(value, int)}
+    def __init__(self, tensors: dict[str, Tensor], sizes: dict[str, list[int]], numbers: dict[str, list[int]]) -> None:
+        self.tensors = {key: value.share_memory_() for key, value in tensors.items()}
+        self.sizes, self.numbers = sizes, numbers
+
+    @classmethod
+    def of(cls, graphs: list[dict[str, Any]]) -> "Packed":
+        """From the attributes of each graph."""
         arrays = {key for key, value in graphs[0].items() if isinstance(value, np.ndarray)}
-        self.sizes = {key: [g[key].shape[_axis(key)] for g in graphs] for key in arrays}
-        self.tensors = {
-            key: torch.from_numpy(np.concatenate([g[key] for g in graphs], _axis(key))).share_memory_()
-            for key in arrays
-        }
+        return cls(
+            {key: torch.from_numpy(np.concatenate([g[key] for g in graphs], _axis(key))) for key in arrays},
+            {key: [g[key].shape[_axis(key)] for g in graphs] for key in arrays},
+            {key: [g[key] for g in graphs] for key, value in graphs[0].items() if isinstance(value, int)},
+        )
 
     def __len__(self) -> int:
         return len(self.sizes["x"])
@@ -125,20 +137,71 @@ def prepare(study: StudySet, path: Path, num_workers: int, architectures: list[A
     with MeshStore(path) as store:
         splits = {name: [int(i) for i in store.split(name)] for name in ("train", "val", *study.splits)}
         config = _config(study, store)
-    jobs = [(i, name in study.splits) for name, indices in splits.items() for i in indices]
+        known = {"config": config.to_dict(), "data": store.digest, "splits": splits}
+    kept = _Kept(path.with_name(f"{path.stem}-graphs.safetensors"), known, most)
+    graphs = kept.read()
+    jobs = [
+        (i, name in study.splits) for name, indices in splits.items() if graphs is None or name in study.splits
+        for i in indices
+    ]  # fmt: skip
     # Tensors from workers come as files in memory; as open files there would be more than a process may hold.
     torch.multiprocessing.set_sharing_strategy("file_system")
-    _open.update(path=str(path), config=config, store=None, costs=most)
+    _open.update(path=str(path), config=config, store=None, costs=most, graphs=graphs is None)
     with multiprocessing.get_context("fork").Pool(num_workers, initializer=_alone) as pool:
         done = tqdm(pool.imap(_one, jobs, chunksize=4), total=len(jobs), desc=f"{study.name}: graphs", unit="mesh")
         made = dict(zip([i for i, _ in jobs], done, strict=True))
+    if graphs is None:
+        graphs = {name: Packed.of([made[i][0] for i in indices]) for name, indices in splits.items()}
+        kept.write(graphs)
     return Prepared(
         study=study,
-        graphs={name: Packed([made[i][0] for i in indices]) for name, indices in splits.items()},
+        graphs=graphs,
         errors={name: [made[i][1] for i in splits[name]] for name in study.splits},
         indices=splits,
         config=config,
     )
+
+
+class _Kept:
+    """A file of the graphs, for the next run with the same data and models.
+
+    Args:
+        path: of the file.
+        known: what the graphs follow from.
+        costs: kind → for how many anchors they hold costs; a file that holds more of them will do.
+    """
+
+    def __init__(self, path: Path, known: dict[str, Any], costs: dict[str, int]) -> None:
+        self.path, self.known, self.costs = path, json.dumps(known, sort_keys=True), costs
+
+    def read(self) -> dict[str, Packed] | None:
+        """The graphs by split; None where there is no such file of these data and models."""
+        try:
+            with safetensors.safe_open(self.path, framework="pt") as file:
+                meta = file.metadata() or {}
+                held = json.loads(meta.get("costs", "{}"))
+                if meta.get("known") != self.known or any(held.get(k, 0) < n for k, n in self.costs.items()):
+                    return None
+                parts: dict[str, dict[str, Tensor]] = {}
+                for name in file.keys():  # noqa: SIM118
+                    split, key = name.split("/")
+                    parts.setdefault(split, {})[key] = file.get_tensor(name)
+        except (OSError, safetensors.SafetensorError):
+            return None
+        sizes, numbers = json.loads(meta["sizes"]), json.loads(meta["numbers"])
+        return {split: Packed(tensors, sizes[split], numbers[split]) for split, tensors in parts.items()}
+
+    def write(self, graphs: dict[str, Packed]) -> None:
+        """Keep them."""
+        tensors = {f"{split}/{key}": value for split, each in graphs.items() for key, value in each.tensors.items()}
+        meta = {
+            "known": self.known,
+            "costs": json.dumps(self.costs),
+            "sizes": json.dumps({split: each.sizes for split, each in graphs.items()}),
+            "numbers": json.dumps({split: each.numbers for split, each in graphs.items()}),
+        }
+        with replacing(self.path) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata=meta)
 
 
 def _alone() -> None:
@@ -166,6 +229,9 @@ def _one(job: tuple[int, bool]) -> tuple[dict[str, Any], MeshErrors | None]:
     if _open["store"] is None:
         _open["store"] = MeshStore(_open["path"])
     mesh = _open["store"][index]
+    errors = MeshErrors.prepare(mesh) if tested else None
+    if not _open["graphs"]:
+        return {}, errors
     graph = build_graph(mesh, _open["config"], with_targets=True)
     for kind, count in _open["costs"].items():
         graph[f"cost_{kind}"] = anchor_costs(mesh, count, kind=kind, scales=OURS.anchor_scales)[1]
@@ -173,4 +239,4 @@ def _one(job: tuple[int, bool]) -> tuple[dict[str, Any], MeshErrors | None]:
     arrays = {
         key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in graph.to_dict().items()
     }
-    return arrays, MeshErrors.prepare(mesh) if tested else None
+    return arrays, errors

@@ -14,7 +14,7 @@ COLUMNS = {"rel_l2": "relative L2", "boundary_error": "boundary", "jump_error": 
 
 def table(rows: Iterable[Row], metric: str = "rel_l2") -> str:
     """One error of every model, a column for each split: mean over seeds, and their range where there are several."""
-    final = [row for row in rows if not row["tuning"] and "failed" not in row]
+    final = [row for row in rows if row["stage"] == "train" and "failed" not in row]
     splits = list(dict.fromkeys(row["split"] for row in final))
     models = list(dict.fromkeys((row["model"], row["harmonic"]) for row in final))
     lines = [f"| {COLUMNS.get(metric, metric)} | " + " | ".join(splits) + " |", "|---" * (len(splits) + 1) + "|"]

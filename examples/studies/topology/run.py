@@ -5,9 +5,10 @@
     python examples/studies/topology/run.py --report            # tables and pictures from the results, where PyVista is
     python examples/studies/topology/run.py --quick             # two cores, three minutes: only to see it run
 
-Generates the data, tries three learning rates for each model on a third of the time, trains the best with every seed,
-and writes a row for each model, split and seed into `results/<set>.json`. Rows that are there are not made again, so an
-interrupted run goes on where it was. `--out` keeps data and the worst meshes of each model for the pictures.
+Generates the data, takes the time of a step of each model, tries three learning rates for each on a third of the
+training time, trains the best with every seed, and writes a row for each model, split and seed into
+`results/<set>.json`. Rows that are there are not made again, so an interrupted run goes on where it was. `--out` keeps
+data and the worst meshes of each model for the pictures.
 """
 
 import argparse
@@ -21,12 +22,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import contestants
 import report
-from jobs import Job, Results, run_all
+from jobs import Job, Results, provenance, run_all
 from preparing import prepare
 from sets import SETS
 
 HERE = Path(__file__).parent
 RATES = (5e-4, 1e-3, 2e-3)
+TIMED = 2.0
 
 
 def main(args: argparse.Namespace) -> None:
@@ -41,18 +43,28 @@ def main(args: argparse.Namespace) -> None:
             study, study.generate(args.out, args.quick, args.workers), args.workers or os.cpu_count() or 1,
             [contestants.architecture(model) for model in args.models],
         )  # fmt: skip
+        results.check_machine(provenance(prepared)["machine"])
+        run_all(prepared, [Job(stage="time", model=m, harmonic=h, seconds=TIMED) for m, h in todo], results, args)
         rates = [args.learning_rate] if args.learning_rate else list(RATES)
-        if len(rates) > 1:
+        if len(rates) > 1 and "tune" in args.stages:
+            shorter = args.seconds / 3
             tuning = [
-                Job(model=m, harmonic=h, seed=0, learning_rate=rate, seconds=args.seconds / 3, tuning=True)
+                Job(
+                    stage="tune", model=m, harmonic=h, learning_rate=rate, seconds=shorter,
+                    steps=results.steps(m, h, shorter),
+                )
                 for (m, h), rate in itertools.product(todo, rates)
-            ]
+            ]  # fmt: skip
             run_all(prepared, tuning, results, args)
-        final = [
-            Job(model=m, harmonic=h, seed=s, learning_rate=results.best_rate(m, h, rates), seconds=args.seconds)
-            for s, (m, h) in itertools.product(range(args.seeds), todo)
-        ]
-        run_all(prepared, final, results, args)
+        if "train" in args.stages:
+            final = [
+                Job(
+                    stage="train", model=m, harmonic=h, seed=s, learning_rate=results.best_rate(m, h, rates),
+                    seconds=args.seconds, steps=results.steps(m, h, args.seconds),
+                )
+                for s, (m, h) in itertools.product(range(args.seeds), todo)
+            ]  # fmt: skip
+            run_all(prepared, final, results, args)
         print(report.table(results.rows))
 
 
@@ -67,10 +79,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--harmonic", choices=["with", "without"], default=None, help="only with these inputs, or without"
     )
-    parser.add_argument("--seconds", type=float, default=300.0, help="of training for each run")
+    parser.add_argument(
+        "--stages",
+        nargs="*",
+        choices=["tune", "train"],
+        default=["tune", "train"],
+        help="which; with none of them only the time of a step is taken",
+    )
+    parser.add_argument("--seconds", type=float, default=300.0, help="of training for each run, on a GPU of its own")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each model")
     parser.add_argument("--learning_rate", type=float, default=None, help="one for all, instead of trying three")
-    parser.add_argument("--per_gpu", type=int, default=2, help="runs a GPU: one trains while another starts or ends")
+    parser.add_argument("--per_gpu", type=int, default=2, help="runs a GPU at a time")
     parser.add_argument("--workers", type=int, default=None, help="processes that make meshes; all cores by default")
     parser.add_argument("--quick", action="store_true", help="tiny meshes, seconds of training")
     parser.add_argument("--report", action="store_true", help="only tables and pictures")

@@ -1,4 +1,7 @@
-"""Training for a given time: the same loop, loss, schedule and precision for every model.
+"""Training for a number of steps: the same loop, loss, schedule and precision for every model.
+
+How long a step takes is measured first, on a GPU without other work; so models that get the same time get it whatever
+else runs while they train, and a run can be made again step by step.
 
 Samples keep the batches that a seed deals them into, and batches take turns in a new order each epoch: so indices are
 looked up once a batch, and on a GPU each step is a CUDA graph. A step of models of this size is thousands of short
@@ -20,6 +23,7 @@ from flare_connect.models.features import collate, segments_of
 from flare_connect.train.losses import relative_l2, relative_l2_loss
 
 BATCH, CLIP, WEIGHT_DECAY, WARMUP, EMA, LEAST_RANK = 8, 1.0, 1e-4, 0.05, 0.999, 4
+TIMED_BATCHES = 16
 
 
 class Batch:
@@ -55,60 +59,96 @@ def train(
     model: FlareConnect,
     graphs: list[Data],
     *,
-    seconds: float,
+    steps: int,
     learning_rate: float,
     seed: int,
-    alone: AbstractContextManager[Any] | None = None,
     nested: bool = False,
 ) -> dict[str, Any]:
-    """Train in place for about `seconds`; the weights in the end are the averaged ones.
+    """Train in place; the weights in the end are the averaged ones.
 
     Args:
         model: on the device of the graphs, its statistics fitted.
         graphs: of the training split.
-        seconds: of the steps; what comes before them and evaluation are not counted.
-        learning_rate: peak of one cycle over that time.
+        steps: of the optimiser.
+        learning_rate: peak of one cycle over them.
         seed: of batches and their order.
-        alone: held while time is counted, so that runs that share a GPU take turns.
         nested: half of the batches are at a lower rank, drawn evenly on a logarithmic scale from `LEAST_RANK` on.
 
     Returns:
-        Steps, epochs, seconds, and peak memory where there is a GPU.
+        Epochs, seconds that went by, and peak memory where there is a GPU.
     """
     generator = torch.Generator().manual_seed(seed)
-    dealt = torch.randperm(len(graphs), generator=generator).tolist()
-    firsts = range(0, max(len(dealt) - BATCH + 1, 1), BATCH)
-    ranks = _ranks(len(firsts), model.config.architecture.num_latents, generator) if nested else [None] * len(firsts)
-    batches = [
-        Batch(model, [graphs[i] for i in dealt[first : first + BATCH]], rank)
-        for first, rank in zip(firsts, ranks, strict=True)
-    ]
+    batches = _batches(model, graphs, generator, nested)
     model.train()
-    optimiser, steps = _steps(model, batches, learning_rate)
+    optimiser, calls = _steps(model, batches, learning_rate)
     averaged = [p.detach().clone() for p in model.parameters()]
     order = _order(len(batches), generator)
-    with alone or nullcontext():
-        _synchronise(batches)
-        count, start = 0, time.perf_counter()
-        while (share := (time.perf_counter() - start) / seconds) < 1:
-            _set_rate(optimiser, learning_rate * _cycle(share))
-            steps[next(order)]()
-            count += 1
-            decay = min(EMA, (1 + count) / (10 + count))
-            torch._foreach_lerp_(averaged, [p.detach() for p in model.parameters()], 1 - decay)
-            if count % 8 == 0:
-                _synchronise(batches)  # the host must not run ahead of the clock
-        spent = time.perf_counter() - start
+    start = time.perf_counter()
+    for count in range(1, steps + 1):
+        _set_rate(optimiser, learning_rate * _cycle((count - 1) / steps))
+        calls[next(order)]()
+        decay = min(EMA, (1 + count) / (10 + count))
+        torch._foreach_lerp_(averaged, [p.detach() for p in model.parameters()], 1 - decay)
+        if count % 64 == 0:
+            _synchronise(batches)  # a queue that the device falls behind on would only grow
+    _synchronise(batches)
+    spent = time.perf_counter() - start
     with torch.no_grad():
         for p, mean in zip(model.parameters(), averaged, strict=True):
             p.copy_(mean)
             p.grad = None
-    found: dict[str, Any] = {"steps": count, "epochs": round(count / len(batches), 2)}
-    found["train_seconds"] = round(spent, 1)
-    found["step_ms"] = round(1e3 * spent / count, 3)
-    if batches[0].target.is_cuda:
-        found["gpu_peak_mib"] = round(torch.cuda.max_memory_allocated(batches[0].target.device) / 2**20)
-    return found
+    return {"epochs": round(steps / len(batches), 2), "wall_seconds": round(spent, 1)} | _peak(batches)
+
+
+def step_time(
+    model: FlareConnect,
+    graphs: list[Data],
+    *,
+    seconds: float,
+    alone: AbstractContextManager[Any] | None = None,
+    nested: bool = False,
+) -> dict[str, Any]:
+    """How long a step of `train` takes, the averaging of weights left out.
+
+    Args:
+        model: on the device of the graphs; not changed by much, but not to be used afterwards.
+        graphs: of the training split.
+        seconds: to measure for, at least two rounds over `TIMED_BATCHES`.
+        alone: held while time is taken, so that no other run that shares a GPU takes its own.
+        nested: as for `train`.
+
+    Returns:
+        `step_ms`, the mean over the batches of the fastest round; peak memory where there is a GPU.
+    """
+    batches = _batches(model, graphs, torch.Generator().manual_seed(0), nested)[:TIMED_BATCHES]
+    model.train()
+    _, calls = _steps(model, batches, learning_rate=1e-6)
+    rounds: list[float] = []
+    with alone or nullcontext():
+        while len(rounds) < 2 or sum(rounds) < seconds:
+            _synchronise(batches)
+            start = time.perf_counter()
+            for call in calls:
+                call()
+            _synchronise(batches)
+            rounds.append(time.perf_counter() - start)
+    return {"step_ms": round(1e3 * min(rounds) / len(calls), 3)} | _peak(batches)
+
+
+def _peak(batches: list[Batch]) -> dict[str, int]:
+    target = batches[0].target
+    return {"gpu_peak_mib": round(torch.cuda.max_memory_allocated(target.device) / 2**20)} if target.is_cuda else {}
+
+
+def _batches(model: FlareConnect, graphs: list[Data], generator: torch.Generator, nested: bool) -> list[Batch]:
+    """The graphs as they are dealt once into batches; the last few that fill none are left out."""
+    dealt = torch.randperm(len(graphs), generator=generator).tolist()
+    firsts = range(0, max(len(dealt) - BATCH + 1, 1), BATCH)
+    ranks = _ranks(len(firsts), model.config.architecture.num_latents, generator) if nested else [None] * len(firsts)
+    return [
+        Batch(model, [graphs[i] for i in dealt[first : first + BATCH]], rank)
+        for first, rank in zip(firsts, ranks, strict=True)
+    ]
 
 
 @torch.no_grad()
