@@ -21,6 +21,7 @@ from flare_connect.models.statistics import typical_cost
 sys.path.insert(0, str(Path(__file__).parents[3] / "kernels" / "benchmarks"))
 import measure
 
+TYPICAL = 200  # meshes whose median cost is that of all
 COMMAND = "python examples/studies/topology/run.py"
 Row = dict[str, Any]
 Stage = Literal["time", "tune", "train"]
@@ -31,8 +32,8 @@ class Job:
     """One run of a model.
 
     Attributes:
-        stage: "time": how long a step takes; "tune": a training only compared on the validation split; "train": one
-            whose errors are results.
+        stage: "time": how long a step takes; "tune": a training, on a third of the meshes, only compared on the
+            validation split; "train": one whose errors are results.
         model: of `contestants.NAMES`.
         harmonic: with the harmonic inputs.
         seed: of weights and batches.
@@ -69,21 +70,21 @@ class Results:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, json.dumps(self.rows, indent=1, sort_keys=True).encode() + b"\n")
 
-    def best_rate(self, model: str, harmonic: bool, rates: list[float]) -> float:
+    def best_rate(self, model: str, rates: list[float]) -> float:
         """The tried learning rate whose validation error was least."""
         tried = {
             row["learning_rate"]: row["val_rel_l2"]
             for row in self.rows
-            if row["stage"] == "tune" and "failed" not in row and (row["model"], row["harmonic"]) == (model, harmonic)
+            if row["stage"] == "tune" and "failed" not in row and row["model"] == model
         }
         return min((rate for rate in rates if rate in tried), key=tried.__getitem__, default=rates[len(rates) // 2])
 
-    def steps(self, model: str, harmonic: bool, seconds: float) -> int:
+    def steps(self, model: str, seconds: float) -> int:
         """How many of a model fit into a time, by its row of stage "time"."""
         timed = (
             row["step_ms"]
             for row in self.rows
-            if row["stage"] == "time" and "failed" not in row and (row["model"], row["harmonic"]) == (model, harmonic)
+            if row["stage"] == "time" and "failed" not in row and row["model"] == model
         )
         # One that failed is tried all the same, and fails with its own error.
         return max(1, round(1e3 * seconds / next(timed, 1e3 * seconds)))
@@ -105,7 +106,9 @@ def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argpars
     if not jobs:
         return
     gpus = torch.cuda.device_count()
-    places = [f"cuda:{i}" for i in range(gpus)] * args.per_gpu or ["cpu"]
+    # Only one where time is taken: the work of others shows in it, even what comes before they train.
+    together = 1 if any(job.stage == "time" for job in jobs) else args.per_gpu
+    places = [f"cuda:{i}" for i in range(gpus)] * together or ["cpu"]
     kinds = {(job.harmonic, contestants.loads_apart(job.model)) for job in jobs}
     statistics = {kind: prepared.statistics(*kind) for kind in kinds}
     # New processes, since CUDA may have started in this one; the graphs are memory that all share.
@@ -113,13 +116,9 @@ def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argpars
     waiting, done = context.SimpleQueue(), context.Queue()
     for job in [*jobs, *[None] * len(places)]:
         waiting.put(job)
-    # Runs that share a device take the time of a step in turns, so that each has it alone meanwhile.
-    turns = {place: context.Lock() for place in places}
     common = provenance(prepared)
     workers = [
-        context.Process(
-            target=_work, args=(prepared, statistics, place, turns[place], waiting, done, args.out, common), daemon=True
-        )
+        context.Process(target=_work, args=(prepared, statistics, place, waiting, done, args.out, common), daemon=True)
         for place in places[: len(jobs)]
     ]
     for worker in workers:
@@ -150,9 +149,7 @@ def _next(done: Any, workers: list[Any]) -> list[Row]:
                 raise SystemExit("all workers died, perhaps for lack of memory: lower `--per_gpu`") from None
 
 
-def _work(
-    prepared: Prepared, statistics: Any, place: str, turn: Any, waiting: Any, done: Any, out: Path, common: Row
-) -> None:
+def _work(prepared: Prepared, statistics: Any, place: str, waiting: Any, done: Any, out: Path, common: Row) -> None:
     device = torch.device(place)
     torch.multiprocessing.set_sharing_strategy("file_system")
     torch.set_num_threads(1)
@@ -162,18 +159,20 @@ def _work(
         try:
             if job.harmonic not in kept:
                 kept.clear()
-                kept[job.harmonic] = {name: prepared.view(name, job.harmonic, device) for name in prepared.graphs}
+                # Training graphs are brought there as batches; as graphs too they would take the place of another run.
+                kept[job.harmonic] = {
+                    name: prepared.view(name, job.harmonic, torch.device("cpu") if name == "train" else device)
+                    for name in prepared.graphs
+                }
             known = statistics[job.harmonic, contestants.loads_apart(job.model)]
-            rows = _run(prepared, kept[job.harmonic], known, job, device, turn, out)
+            rows = _run(prepared, kept[job.harmonic], known, job, device, out)
         except Exception as error:
             traceback.print_exc()
             rows = [{"split": "none", "failed": f"{type(error).__name__}: {error}"[:300]}]
         done.put([row | asdict(job) | common for row in rows])
 
 
-def _run(
-    prepared: Prepared, graphs: Any, statistics: Any, job: Job, device: torch.device, turn: Any, out: Path
-) -> list[Row]:
+def _run(prepared: Prepared, graphs: Any, statistics: Any, job: Job, device: torch.device, out: Path) -> list[Row]:
     torch.manual_seed(job.seed)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -185,17 +184,19 @@ def _run(
         if name in statistics:
             value.copy_(statistics[name])
     if arch.num_scales:
-        model.typical_cost.copy_(typical_cost(graphs["train"]))
+        seen = graphs["train"][:: max(1, len(graphs["train"]) // TYPICAL)]
+        model.typical_cost.copy_(typical_cost(seen))
     model.to(device)
     nested = job.model in contestants.NESTED
     facts: Row = {"params": contestants.parameters(model)}
     if job.stage == "time":
-        found = training.step_time(model, graphs["train"], seconds=job.seconds, alone=turn, nested=nested)
+        found = training.step_time(model, graphs["train"], seconds=job.seconds, nested=nested)
         return [facts | found | {"split": "none"}]
-    facts |= training.train(
-        model, graphs["train"], steps=job.steps, learning_rate=job.learning_rate, seed=job.seed, nested=nested
-    )
-    seen = graphs["train"][: len(graphs["val"])]  # apart from the validation error: what was not learned
+    # Tried on some: to get ready for all of them takes longer than to train for a third of the time.
+    some = graphs["train"][: len(graphs["train"]) // 3] if job.stage == "tune" else graphs["train"]
+    facts |= training.train(model, some, steps=job.steps, learning_rate=job.learning_rate, seed=job.seed, nested=nested)
+    # Apart from the validation error: what was not learned.
+    seen = [graph.to(device) for graph in graphs["train"][: len(graphs["val"])]]
     facts |= {"train_rel_l2": training.error_of(model, seen), "val_rel_l2": training.error_of(model, graphs["val"])}
     if job.stage == "tune":
         return [facts | {"split": "val"}]

@@ -6,9 +6,9 @@
     python examples/studies/topology/run.py --quick             # two cores, three minutes: only to see it run
 
 Generates the data, takes the time of a step of each model, tries three learning rates for each on a third of the
-training time, trains the best with every seed, and writes a row for each model, split and seed into
-`results/<set>.json`. Rows that are there are not made again, so an interrupted run goes on where it was. `--out` keeps
-data and the worst meshes of each model for the pictures.
+training time and meshes (both without the harmonic inputs, unless all are with them), trains the best with every seed,
+and writes a row for each model, split and seed into `results/<set>.json`. Rows that are there are not made again, so an
+interrupted run goes on where it was. `--out` keeps data and the worst meshes of each model for the pictures.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from preparing import prepare
 from sets import SETS
 
 HERE = Path(__file__).parent
-RATES = (5e-4, 1e-3, 2e-3)
-TIMED = 2.0
+RATES = (1e-3, 2e-3, 4e-3)
+TIMED = 1.0
 
 
 def main(args: argparse.Namespace) -> None:
@@ -44,23 +44,25 @@ def main(args: argparse.Namespace) -> None:
             [contestants.architecture(model) for model in args.models],
         )  # fmt: skip
         results.check_machine(provenance(prepared)["machine"])
-        run_all(prepared, [Job(stage="time", model=m, harmonic=h, seconds=TIMED) for m, h in todo], results, args)
+        run_all(
+            prepared, [Job(stage="time", model=m, harmonic=kinds[0], seconds=TIMED) for m in args.models], results, args
+        )
         rates = [args.learning_rate] if args.learning_rate else list(RATES)
         if len(rates) > 1 and "tune" in args.stages:
             shorter = args.seconds / 3
             tuning = [
                 Job(
-                    stage="tune", model=m, harmonic=h, learning_rate=rate, seconds=shorter,
-                    steps=results.steps(m, h, shorter),
+                    stage="tune", model=m, harmonic=kinds[0], learning_rate=rate, seconds=shorter,
+                    steps=results.steps(m, shorter),
                 )
-                for (m, h), rate in itertools.product(todo, rates)
+                for m, rate in itertools.product(args.models, rates)
             ]  # fmt: skip
             run_all(prepared, tuning, results, args)
         if "train" in args.stages:
             final = [
                 Job(
-                    stage="train", model=m, harmonic=h, seed=s, learning_rate=results.best_rate(m, h, rates),
-                    seconds=args.seconds, steps=results.steps(m, h, args.seconds),
+                    stage="train", model=m, harmonic=h, seed=s, learning_rate=results.best_rate(m, rates),
+                    seconds=args.seconds, steps=results.steps(m, args.seconds),
                 )
                 for s, (m, h) in itertools.product(range(args.seeds), todo)
             ]  # fmt: skip

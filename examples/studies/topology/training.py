@@ -11,7 +11,7 @@ kernels, and without graphs the time to start them from Python would be what is 
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -23,20 +23,20 @@ from flare_connect.models.features import collate, segments_of
 from flare_connect.train.losses import relative_l2, relative_l2_loss
 
 BATCH, CLIP, WEIGHT_DECAY, WARMUP, EMA, LEAST_RANK = 8, 1.0, 1e-4, 0.05, 0.999, 4
-TIMED_BATCHES = 16
+TIMED_BATCHES = 8
 
 
 class Batch:
-    """Some graphs as one, with everything that does not change from step to step.
+    """Some graphs as one, with everything that does not change from step to step, on the device of the model.
 
     Args:
         model: who reads them, its statistics fitted.
-        graphs: some of one split.
+        graphs: some of one split, on any device.
         rank: latents to use; None for all.
     """
 
     def __init__(self, model: FlareConnect, graphs: list[Data], rank: int | None = None) -> None:
-        self.segments = segments_of(batch := collate(graphs))
+        self.segments = segments_of(batch := collate(graphs).to(model.device))
         self.truth: Tensor = batch.y
         self.target = model.output_statistics(batch.y)
         self.inputs = model.trunk_inputs(batch) | {"rank": rank}
@@ -67,7 +67,7 @@ def train(
     """Train in place; the weights in the end are the averaged ones.
 
     Args:
-        model: on the device of the graphs, its statistics fitted.
+        model: its statistics fitted; where it is, training is.
         graphs: of the training split.
         steps: of the optimiser.
         learning_rate: peak of one cycle over them.
@@ -75,8 +75,9 @@ def train(
         nested: half of the batches are at a lower rank, drawn evenly on a logarithmic scale from `LEAST_RANK` on.
 
     Returns:
-        Epochs, seconds that went by, and peak memory where there is a GPU.
+        Epochs, seconds to get ready and to train that went by, and peak memory where there is a GPU.
     """
+    begun = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     batches = _batches(model, graphs, generator, nested)
     model.train()
@@ -97,7 +98,11 @@ def train(
         for p, mean in zip(model.parameters(), averaged, strict=True):
             p.copy_(mean)
             p.grad = None
-    return {"epochs": round(steps / len(batches), 2), "wall_seconds": round(spent, 1)} | _peak(batches)
+    return {
+        "epochs": round(steps / len(batches), 2),
+        "ready_seconds": round(start - begun, 1),
+        "wall_seconds": round(spent, 1),
+    } | _peak(batches)
 
 
 def step_time(
@@ -105,33 +110,30 @@ def step_time(
     graphs: list[Data],
     *,
     seconds: float,
-    alone: AbstractContextManager[Any] | None = None,
     nested: bool = False,
 ) -> dict[str, Any]:
     """How long a step of `train` takes, the averaging of weights left out.
 
     Args:
-        model: on the device of the graphs; not changed by much, but not to be used afterwards.
+        model: where it is, time is taken; not changed by much, but not to be used afterwards.
         graphs: of the training split.
         seconds: to measure for, at least two rounds over `TIMED_BATCHES`.
-        alone: held while time is taken, so that no other run that shares a GPU takes its own.
         nested: as for `train`.
 
     Returns:
         `step_ms`, the mean over the batches of the fastest round; peak memory where there is a GPU.
     """
-    batches = _batches(model, graphs, torch.Generator().manual_seed(0), nested)[:TIMED_BATCHES]
+    batches = _batches(model, graphs, torch.Generator().manual_seed(0), nested, TIMED_BATCHES)
     model.train()
     _, calls = _steps(model, batches, learning_rate=1e-6)
     rounds: list[float] = []
-    with alone or nullcontext():
-        while len(rounds) < 2 or sum(rounds) < seconds:
-            _synchronise(batches)
-            start = time.perf_counter()
-            for call in calls:
-                call()
-            _synchronise(batches)
-            rounds.append(time.perf_counter() - start)
+    while len(rounds) < 2 or sum(rounds) < seconds:
+        _synchronise(batches)
+        start = time.perf_counter()
+        for call in calls:
+            call()
+        _synchronise(batches)
+        rounds.append(time.perf_counter() - start)
     return {"step_ms": round(1e3 * min(rounds) / len(calls), 3)} | _peak(batches)
 
 
@@ -140,10 +142,12 @@ def _peak(batches: list[Batch]) -> dict[str, int]:
     return {"gpu_peak_mib": round(torch.cuda.max_memory_allocated(target.device) / 2**20)} if target.is_cuda else {}
 
 
-def _batches(model: FlareConnect, graphs: list[Data], generator: torch.Generator, nested: bool) -> list[Batch]:
+def _batches(
+    model: FlareConnect, graphs: list[Data], generator: torch.Generator, nested: bool, limit: int | None = None
+) -> list[Batch]:
     """The graphs as they are dealt once into batches; the last few that fill none are left out."""
     dealt = torch.randperm(len(graphs), generator=generator).tolist()
-    firsts = range(0, max(len(dealt) - BATCH + 1, 1), BATCH)
+    firsts = range(0, max(len(dealt) - BATCH + 1, 1), BATCH)[:limit]
     ranks = _ranks(len(firsts), model.config.architecture.num_latents, generator) if nested else [None] * len(firsts)
     return [
         Batch(model, [graphs[i] for i in dealt[first : first + BATCH]], rank)
