@@ -1,6 +1,7 @@
 """Runs shared out over GPUs, and the file that their rows go into."""
 
 import argparse
+import gc
 import json
 import queue
 import sys
@@ -21,6 +22,7 @@ from flare_connect.models.statistics import typical_cost
 sys.path.insert(0, str(Path(__file__).parents[3] / "kernels" / "benchmarks"))
 import measure
 
+FAILED = 3  # exit status of a worker that cannot go on
 TYPICAL = 200  # meshes whose median cost is that of all
 COMMAND = "python examples/studies/topology/run.py"
 Row = dict[str, Any]
@@ -56,7 +58,8 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: list[Row] = json.loads(path.read_text()) if path.is_file() else []
+        found: list[Row] = json.loads(path.read_text()) if path.is_file() else []
+        self.rows = [row for row in found if "failed" not in row]  # what failed is tried again
 
     def has(self, job: Job) -> bool:
         """Whether the run was made before, with these settings."""
@@ -117,14 +120,20 @@ def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argpars
     for job in [*jobs, *[None] * len(places)]:
         waiting.put(job)
     common = provenance(prepared)
-    workers = [
-        context.Process(target=_work, args=(prepared, statistics, place, waiting, done, args.out, common), daemon=True)
-        for place in places[: len(jobs)]
-    ]
-    for worker in workers:
+
+    def started(place: str) -> Any:
+        worker = context.Process(
+            target=_work, args=(prepared, statistics, place, waiting, done, args.out, common), daemon=True
+        )
         worker.start()
+        return worker
+
+    workers = {i: started(place) for i, place in enumerate(places[: len(jobs)])}
     for count in range(len(jobs)):
-        rows = _next(done, workers)
+        while (rows := _next(done, workers)) is None:
+            for i, worker in workers.items():
+                if worker.exitcode == FAILED:
+                    workers[i] = started(places[i])
         results.add(rows)
         for row in rows:
             error = row.get("rel_l2", row.get("val_rel_l2"))
@@ -135,18 +144,19 @@ def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argpars
                 f"lr {row['learning_rate']:g}, {row['split']}: {row.get('failed', found)}",
                 flush=True,
             )
-    for worker in workers:
+    for worker in workers.values():
         worker.join()
 
 
-def _next(done: Any, workers: list[Any]) -> list[Row]:
-    while True:
-        try:
-            rows: list[Row] = done.get(timeout=5)
-            return rows
-        except queue.Empty:
-            if not any(worker.is_alive() for worker in workers):
-                raise SystemExit("all workers died, perhaps for lack of memory: lower `--per_gpu`") from None
+def _next(done: Any, workers: dict[int, Any]) -> list[Row] | None:
+    """The rows of a run that ended; None after a while without."""
+    try:
+        rows: list[Row] = done.get(timeout=5)
+    except queue.Empty:
+        if not any(worker.is_alive() or worker.exitcode == FAILED for worker in workers.values()):
+            raise SystemExit("all workers died, perhaps for lack of memory: lower `--per_gpu`") from None
+        return None
+    return rows
 
 
 def _work(prepared: Prepared, statistics: Any, place: str, waiting: Any, done: Any, out: Path, common: Row) -> None:
@@ -170,6 +180,14 @@ def _work(prepared: Prepared, statistics: Any, place: str, waiting: Any, done: A
             traceback.print_exc()
             rows = [{"split": "none", "failed": f"{type(error).__name__}: {error}"[:300]}]
         done.put([row | asdict(job) | common for row in rows])
+        if device.type == "cuda":
+            if "failed" in rows[0]:
+                # What failed in the middle of a capture leaves a device on which nothing works; another one takes over.
+                done.close()
+                done.join_thread()
+                sys.exit(FAILED)
+            gc.collect()
+            torch.cuda.empty_cache()  # what this process keeps, others on the device lack
 
 
 def _run(prepared: Prepared, graphs: Any, statistics: Any, job: Job, device: torch.device, out: Path) -> list[Row]:
