@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import reference, sdpa
 from .choice import choose
-from .rows import place
+from .rows import is_known_finite, place
 from .segments import JointSegments, Segments
 from .validation import check_choice, check_cost, check_latents, check_log_weights, check_points
 
@@ -38,8 +38,11 @@ class Cost:
     def bias(self, of: Tensor | None = None) -> Float[Tensor, "N H M"]:
         """The additive scores, of other values if given; −inf where the cost is infinite, even for a slope of 0."""
         values = (self.values if of is None else of).detach().to(torch.promote_types(self.slope.dtype, torch.float32))
+        is_finite = is_known_finite(values)
         values = values.expand(-1, -1, len(self.slope)) if self.head_scale is None else values[:, :, self.head_scale]
         values = values.transpose(1, 2)
+        if is_finite:
+            return -self.slope[:, None] * values
         unreachable = torch.isinf(values)
         # Infinity is taken out before the product: 0·∞ is NaN, and so would be the slope's gradient.
         finite = values.masked_fill(unreachable, 0.0)

@@ -4,6 +4,7 @@ Plain advanced indexing is right too, but on a GPU its backward sorts the indice
 which is slow where thousands of points read the row of their mesh.
 """
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -25,3 +26,10 @@ def spread(x: Float[Tensor, "B ..."], segments: Segments) -> Float[Tensor, "N ..
     if segments.num_segments == 1:
         return x.expand(segments.num_rows, *x.shape[1:])
     return x.index_select(0, segments.batch)
+
+
+def is_known_finite(x: Float[Tensor, "..."]) -> bool:
+    """Whether all of `x` is finite, where looking costs little: on the CPU, and not while a graph is traced."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return bool(torch.isfinite(x.detach().sum(dtype=torch.float32 if x.dtype != torch.float64 else None)))

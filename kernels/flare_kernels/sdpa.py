@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .buckets import Buckets
+from .rows import is_known_finite
 from .segments import Segments
 
 # Without cuDNN: it plans anew for every shape, tens of milliseconds each, and no two batches of meshes are alike.
@@ -61,7 +62,7 @@ def scatter(
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """SDPA that gives zero, not NaN, where the mask lets nothing through, whatever its backend does."""
     nothing = None
-    if mask is not None:
+    if mask is not None and not is_known_finite(mask):
         nothing = (mask == -torch.inf).all(-1, keepdim=True)
         mask = mask.masked_fill(nothing, 0.0)
     with sdpa_kernel(_BACKENDS):

@@ -136,7 +136,7 @@ def prepare(study: StudySet, path: Path, num_workers: int, architectures: list[A
             most[arch.anchors] = max(most.get(arch.anchors, 0), arch.num_latents)
     with MeshStore(path) as store:
         splits = {name: [int(i) for i in store.split(name)] for name in ("train", "val", *study.splits)}
-        config = _config(study, store)
+        config = config_of(study, store)
         known = {"config": config.to_dict(), "data": store.digest, "splits": splits}
     kept = _Kept(path.with_name(f"{path.stem}-graphs.safetensors"), known, most)
     graphs = kept.read()
@@ -209,7 +209,8 @@ def _alone() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _config(study: StudySet, store: MeshStore) -> FlareConnectConfig:
+def config_of(study: StudySet, store: MeshStore) -> FlareConnectConfig:
+    """What models of a data set read and predict."""
     mesh = store[0]
     return FlareConnectConfig(
         dim=mesh.dim,

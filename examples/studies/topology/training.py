@@ -111,6 +111,7 @@ def step_time(
     *,
     seconds: float,
     nested: bool = False,
+    batch: int = BATCH,
 ) -> dict[str, Any]:
     """How long a step of `train` takes, the averaging of weights left out.
 
@@ -119,11 +120,12 @@ def step_time(
         graphs: of the training split.
         seconds: to measure for, at least two rounds over `TIMED_BATCHES`.
         nested: as for `train`.
+        batch: meshes of a step.
 
     Returns:
         `step_ms`, the mean over the batches of the fastest round; peak memory where there is a GPU.
     """
-    batches = _batches(model, graphs, torch.Generator().manual_seed(0), nested, TIMED_BATCHES)
+    batches = _batches(model, graphs, torch.Generator().manual_seed(0), nested, batch, TIMED_BATCHES)
     model.train()
     _, calls = _steps(model, batches, learning_rate=1e-6)
     rounds: list[float] = []
@@ -143,14 +145,19 @@ def _peak(batches: list[Batch]) -> dict[str, int]:
 
 
 def _batches(
-    model: FlareConnect, graphs: list[Data], generator: torch.Generator, nested: bool, limit: int | None = None
+    model: FlareConnect,
+    graphs: list[Data],
+    generator: torch.Generator,
+    nested: bool,
+    size: int = BATCH,
+    limit: int | None = None,
 ) -> list[Batch]:
     """The graphs as they are dealt once into batches; the last few that fill none are left out."""
     dealt = torch.randperm(len(graphs), generator=generator).tolist()
-    firsts = range(0, max(len(dealt) - BATCH + 1, 1), BATCH)[:limit]
+    firsts = range(0, max(len(dealt) - size + 1, 1), size)[:limit]
     ranks = _ranks(len(firsts), model.config.architecture.num_latents, generator) if nested else [None] * len(firsts)
     return [
-        Batch(model, [graphs[i] for i in dealt[first : first + BATCH]], rank)
+        Batch(model, [graphs[i] for i in dealt[first : first + size]], rank)
         for first, rank in zip(firsts, ranks, strict=True)
     ]
 
