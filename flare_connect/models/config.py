@@ -39,7 +39,9 @@ class Architecture:
         num_kv_layers: hidden layers of the key and value perceptrons; −1 for one linear map.
         qk_norm: normalise queries and keys (always on with adapted queries).
         separate_decode: own queries and keys from latents to points.
-        mlp_ratio: hidden width of the feed-forward in units of C.
+        mlp_ratio: hidden width of the feed-forward in units of C, and of that of the loads in units of their width.
+        load_stencil: learned differences along the mesh of what carries the loads, in each block, where the model has
+            `loads` and `message_passing`; it is what makes stresses right.
         load_channels: width of what carries the loads, where the model has `loads`; None for `channels`.
         num_frequencies: octaves of sines and cosines of the position; the first has the period of the domain.
 
@@ -65,6 +67,7 @@ class Architecture:
     separate_decode: bool = False
     mlp_ratio: float = 2.0
     load_channels: int | None = None
+    load_stencil: bool = True
     num_frequencies: int = 4
 
     def __post_init__(self) -> None:

@@ -76,7 +76,14 @@ class Trunk(nn.Module):
             width = arch.load_channels or arch.channels
             self.enter = LoadEntry(arch.channels, loads, width)
             self.load_blocks.extend(
-                LoadBlock(arch.channels, width, _attention(arch, value_channels=width)) for _ in range(arch.num_blocks)
+                LoadBlock(
+                    arch.channels,
+                    width,
+                    _attention(arch, value_channels=width),
+                    edge_features=edge_features if arch.load_stencil else 0,
+                    mlp_ratio=arch.mlp_ratio,
+                )
+                for _ in range(arch.num_blocks)
             )
             self.answer = LoadReadout(arch.channels, width, outputs, homogeneous=homogeneous)
         else:

@@ -7,8 +7,11 @@ taken. So a model learns how a mesh answers, instead of an answer for every load
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+from flare_kernels import EdgePlan, edge_difference
 
 from .anchored import AnchoredFlare
 from .attention import FlareAttention
@@ -37,29 +40,91 @@ class LoadEntry(nn.Module):
         return self.loads(loads) * (1 + self.gate(h))
 
 
+class LoadStencil(MessagePassing):
+    """`y_i = V mean_{j→i} softsign(A ĥ_j + B ĥ_i + W e_ij) ⊙ (u_j − u_i)`: differences of the stream along the mesh.
+
+    A stencil of derivatives whose weights follow from the points at both ends and from the edge. What couples the
+    components of a stress is derivatives, and across a slit there is none to take.
+
+    Args:
+        channels: C, width of the points ĥ.
+        load_channels: Cu, width of the stream.
+        edge_features: E, width of the edge features.
+    """
+
+    def __init__(self, channels: int, load_channels: int, edge_features: int) -> None:
+        super().__init__(aggr="mean")
+        self.source = nn.Linear(channels, load_channels, bias=False)
+        self.target = nn.Linear(channels, load_channels)
+        self.edge = nn.Linear(edge_features, load_channels, bias=False)
+        self.output = nn.Linear(load_channels, load_channels, bias=False)
+
+    def forward(
+        self,
+        u: Float[Tensor, "N Cu"],
+        points: Float[Tensor, "N C"],
+        edge_index: Int[Tensor, "2 Ne"],
+        edge_attr: Float[Tensor, "Ne E"],
+        plan: EdgePlan | None = None,
+    ) -> Float[Tensor, "N Cu"]:
+        """What comes in at each point; arguments as of `MeshConv`."""
+        source, target = self.source(points), self.target(points)
+        if plan is not None:
+            received = edge_difference(u, source, target, edge_attr, self.edge.weight, plan)
+        else:
+            given = {"source": source, "target": target, "u": u, "edge": self.edge(edge_attr)}
+            received = self.propagate(edge_index, size=(len(u), len(u)), **given)
+        y: Tensor = self.output(received)
+        return y
+
+    def message(self, source_j: Tensor, target_i: Tensor, u_i: Tensor, u_j: Tensor, edge: Tensor) -> Tensor:
+        """What node i is told of node j."""
+        return F.softsign(source_j + target_i + edge) * (u_j - u_i)
+
+
 class LoadBlock(nn.Module):
-    """`u ← u + G ĥ ⊙ attention(ĥ; u)`, `u ← u + V (W u ⊙ gelu(G' ĥ))`, ĥ the normalised points.
+    """`u ← u + G ĥ ⊙ stencil(ĥ; u)`, `u ← u + G' ĥ ⊙ attention(ĥ; u)`, `u ← u + V (W u ⊙ gelu(G″ ĥ))`.
+
+    ĥ are the normalised points.
 
     Args:
         channels: C, width of the points.
         load_channels: Cu, width of the stream.
         attention: with `value_channels` Cu; mixes the stream with weights that follow from the points.
+        edge_features: E, width of the edge features; 0 for no differences along the mesh.
+        mlp_ratio: hidden width of the perceptron in units of Cu.
 
     Good values: as many channels as the points have.
     """
 
-    def __init__(self, channels: int, load_channels: int, attention: FlareAttention) -> None:
+    def __init__(
+        self,
+        channels: int,
+        load_channels: int,
+        attention: FlareAttention,
+        *,
+        edge_features: int = 0,
+        mlp_ratio: float = 2.0,
+    ) -> None:
         super().__init__()
+        hidden = int(mlp_ratio * load_channels)
         self.norm = nn.LayerNorm(channels)
+        self.stencil = LoadStencil(channels, load_channels, edge_features) if edge_features else None
+        self.passed = nn.Linear(channels, load_channels) if edge_features else None
         self.attention = attention
         self.taken = nn.Linear(channels, load_channels)
-        self.up = nn.Linear(load_channels, 2 * load_channels, bias=False)
-        self.gate = nn.Linear(channels, 2 * load_channels)
-        self.down = nn.Linear(2 * load_channels, load_channels, bias=False)
+        self.up = nn.Linear(load_channels, hidden, bias=False)
+        self.gate = nn.Linear(channels, hidden)
+        self.down = nn.Linear(hidden, load_channels, bias=False)
 
     def forward(self, u: Float[Tensor, "N Cu"], h: Float[Tensor, "N C"], inputs: BlockInputs) -> Float[Tensor, "N Cu"]:
         """The stream after the block."""
         points = self.norm(h)
+        if self.stencil is not None and self.passed is not None:
+            if inputs.edge_index is None or inputs.edge_attr is None:
+                raise ValueError("differences along the mesh need `edge_index` and `edge_attr` in the block's inputs")
+            told = self.stencil(u, points, inputs.edge_index, inputs.edge_attr, inputs.plan)
+            u = u + self.passed(points) * told
         anchors = {"anchors": inputs.anchors} if isinstance(self.attention, AnchoredFlare) else {}
         mixed = self.attention(
             points,

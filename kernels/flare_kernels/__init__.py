@@ -7,7 +7,7 @@ callers never change.
 
 from .api import Cost, Tokens, gather, mixer, scatter
 from .choice import IMPLEMENTATIONS
-from .edges import EdgePlan, edge_mean
+from .edges import EdgePlan, edge_difference, edge_mean
 from .merge import merge_partials
 from .norm import adaptive_norm
 from .rows import spread
@@ -21,6 +21,7 @@ __all__ = [
     "Segments",
     "Tokens",
     "adaptive_norm",
+    "edge_difference",
     "edge_mean",
     "gather",
     "merge_partials",

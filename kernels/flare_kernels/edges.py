@@ -66,6 +66,16 @@ class EdgePlan:
         )  # fmt: skip
 
     @property
+    def by_target(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets of each node's incoming edges, where they come from, their numbers."""
+        return self.target_ptr, self.arriving_from, self.arriving
+
+    @property
+    def by_source(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets of each node's outgoing edges, where they go, their numbers."""
+        return self.source_ptr, self.leaving_to, self.leaving
+
+    @property
     def num_edges(self) -> int:
         """Ne."""
         return self.edge_index.shape[1]
@@ -102,17 +112,70 @@ def edge_mean(
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, or Triton is asked for what it cannot do.
     """
+    source, target, use = _ready(source, target, edge_attr, weight, plan, impl)
+    if use == "reference":
+        return reference.edge_mean(source, target, edge_attr, weight, plan.edge_index)
+    from .triton_edges import autograd
+
+    return autograd.edge_mean(source, target, edge_attr, weight, plan.by_target, plan.by_source)
+
+
+def edge_difference(
+    values: Float[Tensor, "N C"],
+    source: Float[Tensor, "N C"],
+    target: Float[Tensor, "N C"],
+    edge_attr: Float[Tensor, "Ne E"],
+    weight: Float[Tensor, "C E"],
+    plan: EdgePlan,
+    *,
+    impl: str = "auto",
+) -> Float[Tensor, "N C"]:
+    """Weighted differences to the neighbours: `y_i = mean_{j→i} softsign(source_j + target_i + W e_ij) ⊙ (v_j − v_i)`.
+
+    Linear in the values, and zero where they are constant: a stencil of derivatives whose weights are learned. The
+    softsign is `x / (1 + |x|)`. Computation, memory and autocast are as in `edge_mean`, but for the values, which stay
+    in their own dtype: neighbours differ by little, and half precision would leave mostly noise of it.
+
+    Args:
+        values: what differences are taken of.
+        source: what a node adds to the weight of the edges that leave it.
+        target: what a node adds to the weight of those that arrive; of the dtype of `source`.
+        edge_attr: features of the edges; no gradient on the Triton path, as in `edge_mean`.
+        weight: W, from edge features to channels.
+        plan: the edges.
+        impl: as in `edge_mean`.
+
+    Returns:
+        Y, in the dtype of `values`; zero at nodes where no edge arrives.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit, or Triton is asked for what it cannot do.
+    """
+    source, target, use = _ready(source, target, edge_attr, weight, plan, impl)
+    if values.shape != source.shape or not values.is_floating_point():
+        raise ValueError(
+            f"`values` must be a floating-point tensor {list(source.shape)} as `source` is, got {values.dtype} "
+            f"{list(values.shape)}"
+        )
+    check_device("values", values, source)
+    if use == "triton":
+        use = choose_for_edges(impl, values, edge_attr)  # of another dtype than `source`, perhaps none that it takes
+    if use == "reference":
+        return reference.edge_difference(values, source, target, edge_attr, weight, plan.edge_index)
+    from .triton_edges import autograd
+
+    return autograd.edge_difference(values, source, target, edge_attr, weight, plan.by_target, plan.by_source)
+
+
+def _ready(
+    source: Tensor, target: Tensor, edge_attr: Tensor, weight: Tensor, plan: EdgePlan, impl: str
+) -> tuple[Tensor, Tensor, str]:
+    """Both in the dtype of autocast, and the implementation to use, after everything was checked."""
     _check(source, target, edge_attr, weight, plan)
     kind = source.device.type
     if torch.is_autocast_enabled(kind) and source.dtype != torch.float64:
         source, target = (x.to(torch.get_autocast_dtype(kind)) for x in (source, target))
-    if choose_for_edges(impl, source, edge_attr) == "reference":
-        return reference.edge_mean(source, target, edge_attr, weight, plan.edge_index)
-    from .triton_edges import autograd
-
-    by_target = (plan.target_ptr, plan.arriving_from, plan.arriving)
-    by_source = (plan.source_ptr, plan.leaving_to, plan.leaving)
-    return autograd.edge_mean(source, target, edge_attr, weight, by_target, by_source)
+    return source, target, choose_for_edges(impl, source, edge_attr)
 
 
 def _sorted(key: Tensor, other: Tensor, num_nodes: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -67,6 +67,26 @@ def edge_mean(
     return (total / degree.clamp(min=1)[:, None]).to(source.dtype)
 
 
+def edge_difference(
+    values: Float[Tensor, "N C"],
+    source: Float[Tensor, "N C"],
+    target: Float[Tensor, "N C"],
+    edge_attr: Float[Tensor, "Ne E"],
+    weight: Float[Tensor, "C E"],
+    edge_index: Int[Tensor, "2 Ne"],
+) -> Float[Tensor, "N C"]:
+    """`y_i = mean_{j→i} softsign(source_j + target_i + W e_ij) ⊙ (v_j − v_i)`, 0 where no edge arrives."""
+    start, end = edge_index[0], edge_index[1]
+    dtype = torch.promote_types(torch.promote_types(values.dtype, source.dtype), torch.float32)
+    v, s, t, e, w = (x.to(dtype) for x in (values, source, target, edge_attr, weight))
+    with torch.autocast(source.device.type, enabled=False):
+        share = F.softsign(s.index_select(0, start) + t.index_select(0, end) + F.linear(e, w))
+    difference = v.index_select(0, start) - v.index_select(0, end)
+    total = torch.zeros_like(v).index_add(0, end, share * difference)
+    degree = v.new_zeros(len(v)).index_add(0, end, v.new_ones(len(end)))
+    return (total / degree.clamp(min=1)[:, None]).to(values.dtype)
+
+
 def _of_mesh(q: Tensor, mesh: int) -> Tensor:
     return q if q.dim() == 3 else q[mesh]
 

@@ -1,4 +1,4 @@
-"""The mean of messages with gradients, on the operators of `ops`; messages are computed again in the backward pass."""
+"""Means along edges with gradients, on the operators of `ops`; messages are computed again in the backward pass."""
 
 from typing import Any
 
@@ -50,3 +50,35 @@ class _EdgeMean(torch.autograd.Function):
             dtarget, dweight = torch.ops.flare_connect.edge_target_grad(*values, *by_target, dy)
             dweight = dweight.to(values[3].dtype)
         return dsource, dtarget, None, dweight, *6 * (None,)
+
+
+def edge_difference(
+    values: Tensor, source: Tensor, target: Tensor, edge_attr: Tensor, weight: Tensor, by_target: tuple[Tensor, ...],
+    by_source: tuple[Tensor, ...],
+) -> Tensor:  # fmt: skip
+    """Y [N, C] in the dtype of `values` [N, C]; the rest as for `edge_mean`."""
+    values, source, target, edge_attr = (rows_together(x) for x in (values, source, target, edge_attr.detach()))
+    y: Tensor = _EdgeDifference.apply(values, source, target, edge_attr, weight.contiguous(), *by_target, *by_source)
+    return y
+
+
+class _EdgeDifference(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs)
+        y: Tensor = torch.ops.flare_connect.edge_difference(*inputs[:8])
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors
+        given, by_target, by_source = inputs[:5], inputs[5:8], inputs[8:]
+        dy = rows_together(dy)
+        dtarget, dweight, taken = torch.ops.flare_connect.edge_difference_target_grad(*given, *by_target, dy)
+        dsource, dvalues = None, None
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            dsource, dvalues = torch.ops.flare_connect.edge_difference_source_grad(
+                *given, by_target[0], *by_source, dy, taken
+            )
+        return dvalues, dsource, dtarget, None, dweight.to(given[4].dtype), *6 * (None,)
