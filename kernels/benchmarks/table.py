@@ -62,7 +62,7 @@ def accuracy() -> Iterator[str]:
 
 def edges() -> Iterator[str]:
     """A line for each graph and direction of the messages along edges."""
-    rows = [row for row in read("edge_mean_gpu.json") if row["impl"] != "plan"]
+    rows = [row for row in read("edge_mean_gpu.json") if row["case"] == "edge_mean" and row["impl"] != "plan"]
     if not rows:
         yield "Not measured on a GPU for this version yet."
         return

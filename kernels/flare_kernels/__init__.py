@@ -1,8 +1,8 @@
 """Functional FLARE operators: global low-rank attention between N points and M latents.
 
 `gather` reads the points into the latents, `scatter` writes the latents back to the points, `mixer` is both.
-`edge_mean` averages messages along the edges of a mesh. `impl` chooses the implementation behind the same numbers;
-callers never change.
+`edge_mean` averages messages along the edges of a mesh, `edge_difference` weighted differences. `impl` chooses the
+implementation behind the same numbers; callers never change.
 """
 
 from .api import Cost, Tokens, gather, mixer, scatter

@@ -105,7 +105,12 @@ def test_study_of_topology(repository, tmp_path):
     out = tmp_path / "study"
     options = ("--quick", "--sets", "cells", "--models", "ours", "meshgraphnet", "--harmonic", "with")
     run(repository, "studies/topology/run.py", out, *options)
-    rows = json.loads((out / "cells_quick.json").read_text())
+    every = json.loads((out / "cells_quick.json").read_text())
+    assert {row["model"]: row["step_ms"] > 0 for row in every if row["stage"] == "time"} == {
+        "ours": True,
+        "meshgraphnet": True,
+    }
+    rows = [row for row in every if row["stage"] == "train"]
     assert {row["model"] for row in rows} == {"ours", "meshgraphnet"}
     assert {row["split"] for row in rows} == {"id", "more holes", "near contact", "thin bridges"}
     assert all(math.isfinite(row["rel_l2"]) and row["steps"] > 0 for row in rows)
@@ -114,6 +119,17 @@ def test_study_of_topology(repository, tmp_path):
     before = (out / "cells_quick.json").read_bytes()
     run(repository, "studies/topology/run.py", out, *options)
     assert (out / "cells_quick.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_study_of_cost(repository, tmp_path):
+    pytest.importorskip("gmsh", reason="the extra `generate` is not installed")
+    pytest.importorskip("skfem", reason="the extra `generate` is not installed")
+    options = ("--models", "ours", "FLARE", "--nodes", 500, "--samples", 1, "--step_nodes", 500, "--seconds", 0.01)
+    run(repository, "studies/topology/cost.py", tmp_path / "out", *options, "--results", tmp_path)
+    rows = json.loads((tmp_path / "cost.json").read_text())
+    assert [row["model"] for row in rows] == ["ours", "FLARE"]
+    assert all(row[name] > 0 for row in rows for name in ("prepare_ms", "predict_ms", "step_ms", "params"))
 
 
 @pytest.fixture(scope="module")

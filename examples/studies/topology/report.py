@@ -2,56 +2,54 @@
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import tables
 from sets import SETS
 
 Row = dict[str, Any]
-COLUMNS = {"rel_l2": "relative L2", "boundary_error": "boundary", "jump_error": "jump", "peak_error": "peak"}
+ERRORS = {
+    "rel_l2": "relative L2",
+    "jump_error_untrimmed": "jump",
+    "jump_error": "jump, without peaks",
+    "peak_error": "peak",
+    "boundary_error": "boundary",
+}
+SUBJECTS = {
+    "plates": "Stress of plates with slits",
+    "heat": "Temperature in plates with slits",
+    "cells": "Stress of cells with holes",
+}
+COST = (
+    "Without the harmonic inputs where a model was trained so. The learning rate is of so many that were tried. Memory "
+    "is the most in training, with a CUDA graph for each batch."
+)
+WRITTEN = "<!-- Written by `python examples/studies/topology/run.py --report`; change that, not this. -->"
 
 
 def table(rows: Iterable[Row], metric: str = "rel_l2") -> str:
-    """One error of every model, a column for each split: mean over seeds, and their range where there are several."""
-    final = [row for row in rows if row["stage"] == "train" and "failed" not in row]
-    splits = list(dict.fromkeys(row["split"] for row in final))
-    models = list(dict.fromkeys((row["model"], row["harmonic"]) for row in final))
-    lines = [f"| {COLUMNS.get(metric, metric)} | " + " | ".join(splits) + " |", "|---" * (len(splits) + 1) + "|"]
-    for model, harmonic in models:
-        cells = []
-        for split in splits:
-            found = [
-                row[metric]
-                for row in final
-                if (row["model"], row["harmonic"], row["split"]) == (model, harmonic, split) and row[metric] is not None
-            ]
-            cells.append(_cell(found))
-        lines.append(f"| {model}{' + harmonic' if harmonic else ''} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _cell(found: list[float]) -> str:
-    if not found:
-        return "–"
-    spread = f" ± {statistics.stdev(found):.3f}" if len(found) > 1 else ""
-    return f"{statistics.mean(found):.3f}{spread}"
+    """One error of every model that was trained to the end, a column for each split."""
+    lines = tables.longest(tables.trained(rows))
+    return tables.errors(lines, _splits(lines), metric, ERRORS.get(metric, metric))
 
 
 def write(results: Path, out: Path) -> None:
     """Every table into `<results>/tables.md`, every kept mesh as a picture into `<out>/pictures`."""
     from flare_connect.files import write_atomically
 
-    parts = []
-    for path in (results / f"{name}.json" for name in SETS):
-        if not path.is_file():
-            continue
-        rows = json.loads(path.read_text())
-        parts += [f"## {path.stem}", *(table(rows, metric) for metric in COLUMNS)]
-    write_atomically(results / "tables.md", ("\n\n".join(parts) + "\n").encode())
+    results.mkdir(parents=True, exist_ok=True)
+    write_atomically(results / "tables.md", (text(results) + "\n").encode())
     print(results / "tables.md")
     for picture in pictures(out):
         print(picture)
+
+
+def text(results: Path) -> str:
+    """Every table of a folder of results: what the documentation shows."""
+    parts = [section for name in SETS if (section := _section(name, results))]
+    return "\n\n".join([WRITTEN, *(parts or ["No rows yet."])])
 
 
 def pictures(out: Path) -> Iterable[Path]:
@@ -69,3 +67,97 @@ def pictures(out: Path) -> Iterable[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         fc.plot_field(mesh, guess, truth=truth, name=name.replace("_", " "), clim="robust", save=target)
         yield target
+
+
+def _section(name: str, results: Path) -> str:
+    """Everything of one data set; "" where nothing was measured."""
+    rows = _read(results / f"{name}.json")
+    every = tables.trained(rows)
+    longest = tables.longest(every)
+    main = [line for line in longest if line.model == "ours" or tables.is_peer(line.model)]
+    found: list[str] = []
+    if main:
+        found += [tables.caption(main, rows)]
+        found += [tables.errors(main, _splits(main), m, title, compared=True) for m, title in ERRORS.items()]
+        found += [tables.behind(main, _splits(main), ERRORS)]
+    if changed := tables.parts(every):
+        found += ["### Parts on and off", tables.caption(changed, rows)]
+        found += [tables.errors(changed, _splits(changed), "rel_l2", ERRORS["rel_l2"])]
+    if longest:
+        found += ["### Cost", COST, tables.cost(longest, rows), tables.unfinished(rows)]
+    found += _sizes([row for row in _read(results / "resolution.json") if row["dataset"] == name])
+    found += _ranks([row for row in _read(results / "rank.json") if row["dataset"] == name])
+    return "\n\n".join([f"## {SUBJECTS.get(name, name)} (`{name}`)", *filter(None, found)]) if found else ""
+
+
+def _sizes(rows: Sequence[Row]) -> list[str]:
+    """Errors on the same geometry in other elements."""
+    if not rows:
+        return []
+    sizes = sorted({row["nodes"] for row in rows})
+    seen = ", ".join(f"{nodes:,}" for nodes in sorted({row["trained_nodes"] for row in rows}))
+    found = [
+        "### Elements of other sizes",
+        f"Columns are nodes of a mesh; models were trained at {seen}. {_source(rows)}",
+    ]
+    for metric, title in (("rel_l2", "relative L2"), ("common_rel_l2", "relative L2 at the nodes of training size")):
+        body = _by_model(rows, "nodes", sizes, metric)
+        change = [max(row["truth_change"] for row in rows if row["nodes"] == nodes) for nodes in sizes]
+        body.append(["*change of the truth*", *(tables.spread([each]) for each in change)])
+        found.append(tables.grid([title, *(f"{nodes:,}" for nodes in sizes)], body))
+    return found
+
+
+def _ranks(rows: Sequence[Row]) -> list[str]:
+    """Errors with the first few latents, and how many of them a tolerance asks for."""
+    if not rows:
+        return []
+    found = ["### Fewer latents", _source(rows)]
+    fixed = [row for row in rows if row["tolerance"] is None]
+    for split in dict.fromkeys(row["split"] for row in fixed):
+        mine = [row for row in fixed if row["split"] == split]
+        ranks = sorted({row["rank"] for row in mine})
+        found.append(tables.grid([f"relative L2, {split}, at rank", *ranks], _by_model(mine, "rank", ranks, "rel_l2")))
+    chosen = [row for row in rows if row["tolerance"] is not None]
+    if wanted := sorted({row["tolerance"] for row in chosen}):
+        body = _by_model(chosen, "tolerance", wanted, "rank", lambda ranks: f"{statistics.mean(ranks):g}")
+        found.append(tables.grid(["rank for a tolerance of", *wanted], body))
+        body = _by_model(chosen, "tolerance", wanted, "rel_l2")
+        found.append(tables.grid(["relative L2 at this rank, validation", *wanted], body))
+    return found
+
+
+def _by_model(
+    rows: Sequence[Row],
+    column: str,
+    values: Sequence[Any],
+    metric: str,
+    cell: Callable[[list[float]], str] = tables.spread,
+) -> list[list[str]]:
+    """Lines of a table: a model each, a column for each value of a key."""
+    body = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        found = [[row[metric] for row in rows if (row["model"], row[column]) == (model, value)] for value in values]
+        name = tables.called(model, rows[0]["dataset"])
+        body.append([name, *(cell(each) if each else tables.NOTHING for each in found)])
+    return body
+
+
+def _source(rows: Sequence[Row]) -> str:
+    """Caption of rows that were measured with trained models."""
+    seeds = {
+        tables.called(model, rows[0]["dataset"]): tables.counted(row for row in rows if row["model"] == model)
+        for model in dict.fromkeys(row["model"] for row in rows)
+    }
+    return f"{tables.shared(seeds)}. {tables.origin(rows)}: `{rows[0]['command']}`."
+
+
+def _splits(lines: Iterable[tables.Line]) -> list[str]:
+    """Those that lines have, in the order of the data set."""
+    found = list(dict.fromkeys(row["split"] for line in lines for row in line.rows))
+    known = [split for study in SETS.values() for split in study.splits.values()]
+    return sorted(found, key=lambda split: known.index(split) if split in known else len(known))
+
+
+def _read(path: Path) -> list[Row]:
+    return json.loads(path.read_text()) if path.is_file() else []

@@ -1,0 +1,296 @@
+"""Tables in Markdown from the rows of a data set, and captions that say where their figures come from.
+
+Figures are means over seeds, with their standard deviation. What was trained for another time, or at another learning
+rate, is never in the same cell.
+"""
+
+import math
+import shlex
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import contestants
+
+Row = dict[str, Any]
+NOTHING = "–"
+HARMONIC = " + harmonic"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Line:
+    """A model in a table: runs that differ in nothing but the seed.
+
+    Attributes:
+        model: of `contestants.NAMES`.
+        harmonic: with the harmonic inputs.
+        seconds: of training.
+        rows: one for each seed and split.
+    """
+
+    model: str
+    harmonic: bool
+    seconds: float
+    rows: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """In tables."""
+        return self.model + HARMONIC * self.harmonic
+
+    def values(self, metric: str, split: str) -> list[float]:
+        """Of an error, from the seeds that have it."""
+        found = [row.get(metric) for row in self.rows if row["split"] == split]
+        return [value for value in found if value is not None and math.isfinite(value)]
+
+
+def is_peer(model: str) -> bool:
+    """Whether ours is compared with it, rather than with and without parts."""
+    return model in contestants.PEERS or model.startswith("FLARE")
+
+
+def called(folder: str, dataset: str) -> str:
+    """A model's name in tables, from that of the folder into which `run.py` put it."""
+    harmonic = folder.endswith("-harmonic")
+    plain = folder.removeprefix(f"{dataset}-").removesuffix("-harmonic")
+    names = {name.replace(", ", "_").replace(" ", "_"): name for name in contestants.NAMES}
+    return names.get(plain, plain) + HARMONIC * harmonic
+
+
+def trained(rows: Iterable[Row]) -> list[Line]:
+    """What was trained to the end, in the order of `contestants.NAMES`, without the harmonic inputs first."""
+    groups: dict[tuple[str, bool, float], dict[float, list[Row]]] = {}
+    for row in rows:
+        if row["stage"] == "train" and "failed" not in row:
+            rates = groups.setdefault((row["model"], row["harmonic"], row["seconds"]), {})
+            rates.setdefault(row["learning_rate"], []).append(row)
+    lines = [
+        # Where the tuning was repeated and came to another rate, what was trained at the former one is there too.
+        Line(model=model, harmonic=harmonic, seconds=seconds, rows=tuple(min(rates.values(), key=_validation)))
+        for (model, harmonic, seconds), rates in groups.items()
+    ]
+    order = {name: i for i, name in enumerate(contestants.NAMES)}
+    return sorted(lines, key=lambda line: (line.harmonic, order.get(line.model, len(order)), line.model))
+
+
+def longest(lines: Iterable[Line]) -> list[Line]:
+    """Of each model, with and without the harmonic inputs, what was trained for the longest time."""
+    found: dict[str, Line] = {}
+    for line in lines:
+        if line.name not in found or line.seconds > found[line.name].seconds:
+            found[line.name] = line
+    return list(found.values())
+
+
+def parts(lines: Sequence[Line]) -> list[Line]:
+    """Ours with parts on and off, and ours for as long as these were trained, or else for the longest time."""
+    changed = [line for line in longest(lines) if line.model != "ours" and not is_peer(line.model)]
+    found: list[Line] = []
+    for harmonic in (False, True):
+        mine = [line for line in changed if line.harmonic == harmonic]
+        ours = [line for line in lines if (line.model, line.harmonic) == ("ours", harmonic)]
+        alike = [line for line in ours if line.seconds in {other.seconds for other in mine}]
+        found += [*(alike or longest(ours)), *mine] if mine else []
+    return found
+
+
+def errors(lines: Sequence[Line], splits: Sequence[str], metric: str, title: str, *, compared: bool = False) -> str:
+    """One error of every line, a column for each split; the least with and without the harmonic inputs is bold.
+
+    Args:
+        lines: in this order.
+        splits: columns, in this order.
+        metric: key of the rows.
+        title: what the first column is headed.
+        compared: whether the end says how many times that of ours the least error of the peers is.
+
+    Returns:
+        The table; "" where no row has this error.
+    """
+    means = _means(lines, splits, metric)
+    if not means:
+        return ""
+    best = {
+        (harmonic, split): min((m for (a, s), m in means.items() if (a.harmonic, s) == (harmonic, split)), default=None)
+        for harmonic in (False, True)
+        for split in splits
+    }
+    names, body = _with_times(lines), []
+    for line in lines:
+        cells = [_cell(line, split, metric) for split in splits]
+        least = [means.get((line, split), math.nan) == best[line.harmonic, split] for split in splits]
+        body.append([names[line], *(f"**{cell}**" if it else cell for cell, it in zip(cells, least, strict=True))])
+    for harmonic, found in ratios(lines, splits, metric).items() if compared else ():
+        times = [f"{found[split]:.2f}" if split in found else NOTHING for split in splits]
+        body.append([f"*best peer / ours{HARMONIC * harmonic}*", *times])
+    return grid([title, *splits], body)
+
+
+def ratios(lines: Sequence[Line], splits: Sequence[str], metric: str) -> dict[bool, dict[str, float]]:
+    """Least error of the peers over that of ours, with or without the harmonic inputs → split → ratio.
+
+    Only peers that were trained for as long as ours are looked at.
+    """
+    means, found = _means(lines, splits, metric), {}
+    for ours in (line for line in lines if line.model == "ours"):
+        alike = (ours.harmonic, ours.seconds)
+        peers = [line for line in lines if is_peer(line.model) and (line.harmonic, line.seconds) == alike]
+        least = {s: min((means[peer, s] for peer in peers if (peer, s) in means), default=None) for s in splits}
+        ratio = {s: m / means[ours, s] for s, m in least.items() if m is not None and means.get((ours, s))}
+        if ratio:
+            found[ours.harmonic] = ratio
+    return found
+
+
+def behind(lines: Sequence[Line], splits: Sequence[str], titles: Mapping[str, str]) -> str:
+    """In which errors on which splits a peer is better than ours, as words; "" where none is."""
+    lost: dict[str, list[str]] = {}
+    for metric, title in titles.items():
+        for harmonic, found in ratios(lines, splits, metric).items():
+            for split in (split for split, ratio in found.items() if ratio < 1):
+                lost.setdefault(split + HARMONIC * harmonic, []).append(title)
+    places = "; ".join(f"{place} ({', '.join(metrics)})" for place, metrics in lost.items())
+    return f"A peer is better than ours at: {places}." if lost else ""
+
+
+def cost(lines: Sequence[Line], rows: Sequence[Row]) -> str:
+    """What each model is and takes, of its runs without the harmonic inputs where there are such."""
+    first: dict[str, Line] = {}
+    for line in lines:
+        first.setdefault(line.model, line)
+    body = []
+    for model, line in first.items():
+        row, rates = line.rows[0], _tried(rows, model)
+        chosen = f" of {len(rates)}" if row["learning_rate"] in rates else ", not tuned"
+        step = next(
+            (r["step_ms"] for r in rows if (r["stage"], r["model"]) == ("time", model) and "failed" not in r), None
+        )
+        memory = max((r["gpu_peak_mib"] for r in line.rows if "gpu_peak_mib" in r), default=None)
+        body.append([
+            model, f"{row['params']:,}", NOTHING if step is None else f"{step:.1f}", f"{line.seconds:g}",
+            f"{row['steps']:,}", f"{row['epochs']:.1f}", f"{row['learning_rate']:g}{chosen}",
+            NOTHING if memory is None else f"{memory / 1024:.1f}",
+        ])  # fmt: skip
+    titles = ["model", "parameters", "ms a step", "training, s", "steps", "epochs", "learning rate", "GPU memory, GiB"]
+    return grid(titles, body)
+
+
+def caption(lines: Sequence[Line], rows: Sequence[Row]) -> str:
+    """How long, how often, on what and from which commit the lines were trained, and the commands.
+
+    Args:
+        lines: of the tables.
+        rows: all of the data set.
+    """
+    mine = [row for line in lines for row in line.rows]
+    meshes = ", ".join(f"{count:,}" for count in sorted({row["train_meshes"] for row in mine}))
+    facts = [
+        f"Trained on {meshes} meshes for {shared({line.name: f'{line.seconds:g} s' for line in lines})}",
+        shared({line.name: counted(line.rows) for line in lines}),
+        origin(mine),
+    ]
+    return ". ".join(facts) + ":\n\n```sh\n" + "\n".join(_commands(lines, rows)) + "\n```"
+
+
+def counted(rows: Iterable[Row]) -> str:
+    """How many seeds rows are of, as words."""
+    seeds = len({row["seed"] for row in rows})
+    return f"{seeds} seed{'s' * (seeds != 1)}"
+
+
+def origin(rows: Iterable[Row]) -> str:
+    """Machines and commits of rows, as words."""
+    rows = list(rows)
+    commits = list(dict.fromkeys(row["commit"] for row in rows))
+    machines = "; ".join(dict.fromkeys(row["machine"] for row in rows))
+    return f"{machines}; commit{'s' * (len(commits) > 1)} {', '.join(commits)}"
+
+
+def unfinished(rows: Iterable[Row]) -> str:
+    """Which trainings failed and why, as words; "" where none did."""
+    rows = list(rows)
+    done = {line.name for line in trained(rows)}
+    failed = {
+        row["model"] + HARMONIC * row["harmonic"]: row["failed"].split(":")[0]
+        for row in rows
+        if row["stage"] == "train" and "failed" in row
+    }
+    missing = [f"{name} ({why})" for name, why in failed.items() if name not in done]
+    return f"Not trained to the end: {'; '.join(missing)}." if missing else ""
+
+
+def shared(facts: Mapping[str, str]) -> str:
+    """Name → fact, as words: what most have, then what others have and which."""
+    usual = statistics.mode(facts.values())
+    others = dict.fromkeys(fact for fact in facts.values() if fact != usual)
+    found = [usual]
+    for fact in others:
+        found.append(f"{fact} for " + ", ".join(f"`{name}`" for name, has in facts.items() if has == fact))
+    return "; ".join(found)
+
+
+def grid(titles: Sequence[Any], body: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [list(map(str, titles)), ["---"] * len(titles), *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean to three digits ± standard deviation of the runs, where there are several; a dash for none."""
+    if not values:
+        return NOTHING
+    mean = statistics.mean(values)
+    decimals = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 3
+    return f"{mean:.{decimals}f}" + (f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else "")
+
+
+def _means(lines: Iterable[Line], splits: Sequence[str], metric: str) -> dict[tuple[Line, str], float]:
+    """Of every line and split that has the error."""
+    cells = {(line, split): line.values(metric, split) for line in lines for split in splits}
+    return {key: statistics.mean(values) for key, values in cells.items() if values}
+
+
+def _cell(line: Line, split: str, metric: str) -> str:
+    """Mean and spread; where some seeds have no such error, of how many they are."""
+    values = line.values(metric, split)
+    seeds = len({row["seed"] for row in line.rows})
+    return spread(values) + (f" ({len(values)} of {seeds})" if 0 < len(values) < seeds else "")
+
+
+def _validation(rows: list[Row]) -> float:
+    found = statistics.mean(row.get("val_rel_l2", math.inf) for row in rows)
+    return math.inf if math.isnan(found) else found
+
+
+def _tried(rows: Iterable[Row], model: str) -> set[float]:
+    """Learning rates among which that of a model was chosen."""
+    return {
+        row["learning_rate"] for row in rows
+        if (row["stage"], row["model"]) == ("tune", model) and "failed" not in row
+    }  # fmt: skip
+
+
+def _with_times(lines: Sequence[Line]) -> dict[Line, str]:
+    """Names, with the time of training where lines differ in it."""
+    differ = len({line.seconds for line in lines}) > 1
+    return {line: line.name + (f", {line.seconds:g} s" if differ else "") for line in lines}
+
+
+def _commands(lines: Sequence[Line], rows: Sequence[Row]) -> list[str]:
+    """A call for each time of training that makes its lines."""
+    found = []
+    for seconds in dict.fromkeys(line.seconds for line in lines):
+        alike = [line for line in lines if line.seconds == seconds]
+        row = alike[0].rows[0]
+        models = list(dict.fromkeys(line.model for line in alike))
+        kinds, seeds = {line.harmonic for line in alike}, 1 + max(r["seed"] for line in alike for r in line.rows)
+        options = ["--sets", row["dataset"], "--seconds", f"{seconds:g}", "--seeds", str(seeds)]
+        if set(models) != set(contestants.NAMES):
+            options += ["--models", *models]
+        if len(kinds) == 1:
+            options += ["--harmonic", "with" if kinds == {True} else "without"]
+        if not any(_tried(rows, model) for model in models):
+            options += ["--learning_rate", f"{row['learning_rate']:g}"]
+        found.append(f"{row['command']} {shlex.join(options)}")
+    return found
