@@ -1,11 +1,11 @@
 """Runs shared out over GPUs, and the file that their rows go into."""
 
-import argparse
 import gc
 import json
 import queue
 import sys
 import traceback
+from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from flare_connect.models.statistics import typical_cost
 sys.path.insert(0, str(Path(__file__).parents[3] / "kernels" / "benchmarks"))
 import measure
 
-FAILED = 3  # exit status of a worker that cannot go on
 TYPICAL = 200  # meshes whose median cost is that of all
 COMMAND = "python examples/studies/topology/run.py"
 Row = dict[str, Any]
@@ -103,68 +102,98 @@ class Results:
             )
 
 
-def run_all(prepared: Prepared, jobs: list[Job], results: Results, args: argparse.Namespace) -> None:
-    """Every run that is not in the results yet, several at a time."""
-    jobs = [job for job in jobs if not results.has(job)]
-    if not jobs:
-        return
-    gpus = torch.cuda.device_count()
-    # Only one where time is taken: the work of others shows in it, even what comes before they train.
-    together = 1 if any(job.stage == "time" for job in jobs) else args.per_gpu
-    places = [f"cuda:{i}" for i in range(gpus)] * together or ["cpu"]
-    kinds = {(job.harmonic, contestants.loads_apart(job.model)) for job in jobs}
-    statistics = {kind: prepared.statistics(*kind) for kind in kinds}
-    # New processes, since CUDA may have started in this one; the graphs are memory that all share.
-    context = torch.multiprocessing.get_context("spawn")
-    waiting, done = context.SimpleQueue(), context.Queue()
-    for job in [*jobs, *[None] * len(places)]:
-        waiting.put(job)
-    common = provenance(prepared)
+class Crew:
+    """Processes that share the GPUs and stay from stage to stage, since to start one takes longer than a short run.
 
-    def started(place: str) -> Any:
-        worker = context.Process(
-            target=_work, args=(prepared, statistics, place, waiting, done, args.out, common), daemon=True
-        )
-        worker.start()
-        return worker
+    Args:
+        prepared: what they work on.
+        per_gpu: how many on each GPU; without any there is one, on the CPU.
+        out: where models and pictures go.
+    """
 
-    workers = {i: started(place) for i, place in enumerate(places[: len(jobs)])}
-    for count in range(len(jobs)):
-        while (rows := _next(done, workers)) is None:
-            for i, worker in workers.items():
-                if worker.exitcode == FAILED:
-                    workers[i] = started(places[i])
-        results.add(rows)
-        for row in rows:
-            error = row.get("rel_l2", row.get("val_rel_l2"))
-            name = f"{row['model']}{' + harmonic' if row['harmonic'] else ''}"
-            found = f"{row['step_ms']} ms a step" if "step_ms" in row else error if error is None else round(error, 4)
-            print(
-                f"[{count + 1}/{len(jobs)}] {row['stage']} {name}, seed {row['seed']}, "
-                f"lr {row['learning_rate']:g}, {row['split']}: {row.get('failed', found)}",
-                flush=True,
+    def __init__(self, prepared: Prepared, per_gpu: int, out: Path) -> None:
+        self.prepared, self.out, self.common = prepared, out, provenance(prepared)
+        self.num_gpus = torch.cuda.device_count()
+        self.places = [f"cuda:{i}" for _ in range(per_gpu) for i in range(self.num_gpus)] or ["cpu"]
+        # New processes, since CUDA may have started in this one; the graphs are memory that all share.
+        self.context = torch.multiprocessing.get_context("spawn")
+        self.done = self.context.Queue()
+        self.workers: dict[int, tuple[Any, Any]] = {}
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        for process, waiting in self.workers.values():
+            waiting.put(None)
+            if kind is not None:  # an error or Ctrl-C: nobody is waited for
+                process.terminate()
+        for process, _ in self.workers.values():
+            process.join()
+
+    def run(self, jobs: list[Job], results: Results) -> None:
+        """Every run that is not in the results yet, all of one stage."""
+        waiting = deque(job for job in jobs if not results.has(job))
+        # Only one a GPU where time is taken: the work of others shows in it, even what comes before they train.
+        alone = bool(waiting) and waiting[0].stage == "time"
+        chosen = range(max(1, self.num_gpus) if alone else len(self.places))
+        busy: dict[int, Job] = {}
+        count, total = 0, len(waiting)
+        while waiting or busy:
+            for i in chosen:
+                if waiting and i not in busy:
+                    busy[i] = waiting.popleft()
+                    self._give(i, busy[i])
+            i, found = self._next(busy)
+            settings = asdict(busy.pop(i)) | self.common
+            rows = [row | settings for row in found]
+            results.add(rows)
+            count += 1
+            for row in rows:
+                print(f"[{count}/{total}] {_told(row)}", flush=True)
+
+    def _give(self, i: int, job: Job) -> None:
+        if i not in self.workers:
+            waiting = self.context.SimpleQueue()
+            process = self.context.Process(
+                target=_work, args=(self.prepared, i, self.places[i], waiting, self.done, self.out), daemon=True
             )
-    for worker in workers.values():
-        worker.join()
+            process.start()
+            self.workers[i] = process, waiting
+        self.workers[i][1].put(job)
+
+    def _next(self, busy: dict[int, Job]) -> tuple[int, list[Row]]:
+        """Who is done, and the rows of the run."""
+        while True:
+            try:
+                i, rows, leaves = self.done.get(timeout=5)
+            except queue.Empty:
+                dead = next((i for i in busy if not self.workers[i][0].is_alive()), None)
+                if dead is None:
+                    continue
+                code = self.workers.pop(dead)[0].exitcode
+                told = f"its process died (exit status {code}), perhaps for lack of memory: lower `--per_gpu`"
+                return dead, [{"split": "none", "failed": told}]
+            if leaves:
+                self.workers.pop(i)
+            return i, rows
 
 
-def _next(done: Any, workers: dict[int, Any]) -> list[Row] | None:
-    """The rows of a run that ended; None after a while without."""
-    try:
-        rows: list[Row] = done.get(timeout=5)
-    except queue.Empty:
-        if not any(worker.is_alive() or worker.exitcode == FAILED for worker in workers.values()):
-            raise SystemExit("all workers died, perhaps for lack of memory: lower `--per_gpu`") from None
-        return None
-    return rows
+def _told(row: Row) -> str:
+    error = row.get("rel_l2", row.get("val_rel_l2"))
+    name = f"{row['model']}{' + harmonic' if row['harmonic'] else ''}"
+    found = f"{row['step_ms']} ms a step" if "step_ms" in row else error if error is None else round(error, 4)
+    settings = f"seed {row['seed']}, lr {row['learning_rate']:g}, {row['split']}"
+    return f"{row['stage']} {name}, {settings}: {row.get('failed', found)}"
 
 
-def _work(prepared: Prepared, statistics: Any, place: str, waiting: Any, done: Any, out: Path, common: Row) -> None:
+def _work(prepared: Prepared, number: int, place: str, waiting: Any, done: Any, out: Path) -> None:
     device = torch.device(place)
     torch.multiprocessing.set_sharing_strategy("file_system")
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
     kept: dict[bool, Any] = {}
+    statistics: dict[tuple[bool, bool], Any] = {}
     while (job := waiting.get()) is not None:
         try:
             if job.harmonic not in kept:
@@ -174,18 +203,19 @@ def _work(prepared: Prepared, statistics: Any, place: str, waiting: Any, done: A
                     name: prepared.view(name, job.harmonic, torch.device("cpu") if name == "train" else device)
                     for name in prepared.graphs
                 }
-            known = statistics[job.harmonic, contestants.loads_apart(job.model)]
-            rows = _run(prepared, kept[job.harmonic], known, job, device, out)
+            kind = job.harmonic, contestants.loads_apart(job.model)
+            if kind not in statistics:
+                statistics[kind] = prepared.statistics(*kind)
+            rows = _run(prepared, kept[job.harmonic], statistics[kind], job, device, out)
         except Exception as error:
             traceback.print_exc()
             rows = [{"split": "none", "failed": f"{type(error).__name__}: {error}"[:300]}]
-        done.put([row | asdict(job) | common for row in rows])
+        # What failed in the middle of a capture leaves a device on which nothing works; another process takes over.
+        leaves = device.type == "cuda" and "failed" in rows[0]
+        done.put((number, rows, leaves))
+        if leaves:
+            return
         if device.type == "cuda":
-            if "failed" in rows[0]:
-                # What failed in the middle of a capture leaves a device on which nothing works; another one takes over.
-                done.close()
-                done.join_thread()
-                sys.exit(FAILED)
             gc.collect()
             torch.cuda.empty_cache()  # what this process keeps, others on the device lack
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import contestants
 import report
-from jobs import Job, Results, provenance, run_all
+from jobs import Crew, Job, Results, provenance
 from preparing import prepare
 from sets import SETS
 
@@ -44,30 +44,35 @@ def main(args: argparse.Namespace) -> None:
             [contestants.architecture(model) for model in args.models],
         )  # fmt: skip
         results.check_machine(provenance(prepared)["machine"])
-        run_all(
-            prepared, [Job(stage="time", model=m, harmonic=kinds[0], seconds=TIMED) for m in args.models], results, args
-        )
-        rates = [args.learning_rate] if args.learning_rate else list(RATES)
-        if len(rates) > 1 and "tune" in args.stages:
-            shorter = args.seconds / 3
-            tuning = [
-                Job(
-                    stage="tune", model=m, harmonic=kinds[0], learning_rate=rate, seconds=shorter,
-                    steps=results.steps(m, shorter),
-                )
-                for m, rate in itertools.product(args.models, rates)
-            ]  # fmt: skip
-            run_all(prepared, tuning, results, args)
-        if "train" in args.stages:
-            final = [
-                Job(
-                    stage="train", model=m, harmonic=h, seed=s, learning_rate=results.best_rate(m, rates),
-                    seconds=args.seconds, steps=results.steps(m, args.seconds),
-                )
-                for s, (m, h) in itertools.product(range(args.seeds), todo)
-            ]  # fmt: skip
-            run_all(prepared, final, results, args)
+        with Crew(prepared, args.per_gpu, args.out) as crew:
+            run(crew, results, args, todo)
         print(report.table(results.rows))
+
+
+def run(crew: Crew, results: Results, args: argparse.Namespace, todo: list[tuple[str, bool]]) -> None:
+    """All stages of one data set, of pairs of a model and whether it has the harmonic inputs."""
+    first = todo[0][1]  # the kind of inputs for which time is taken and rates are tried
+    crew.run([Job(stage="time", model=m, harmonic=first, seconds=TIMED) for m in args.models], results)
+    rates = [args.learning_rate] if args.learning_rate else list(RATES)
+    if len(rates) > 1 and "tune" in args.stages:
+        shorter = args.seconds / 3
+        tuning = [
+            Job(
+                stage="tune", model=m, harmonic=first, learning_rate=rate, seconds=shorter,
+                steps=results.steps(m, shorter),
+            )
+            for m, rate in itertools.product(args.models, rates)
+        ]  # fmt: skip
+        crew.run(tuning, results)
+    if "train" in args.stages:
+        final = [
+            Job(
+                stage="train", model=m, harmonic=h, seed=s, learning_rate=results.best_rate(m, rates),
+                seconds=args.seconds, steps=results.steps(m, args.seconds),
+            )
+            for s, (m, h) in itertools.product(range(args.seeds), todo)
+        ]  # fmt: skip
+        crew.run(final, results)
 
 
 def arguments() -> argparse.Namespace:
