@@ -41,7 +41,7 @@ class Architecture:
         separate_decode: own queries and keys from latents to points.
         mlp_ratio: hidden width of the feed-forward in units of C, and of that of the loads in units of their width.
         load_stencil: learned differences along the mesh of what carries the loads, in each block, where the model has
-            `loads` and `message_passing`; it is what makes stresses right.
+            `loads` and `message_passing`. For stresses, on meshes about as fine as those trained on.
         load_channels: width of what carries the loads, where the model has `loads`; None for `channels`.
         num_frequencies: octaves of sines and cosines of the position; the first has the period of the domain.
 
@@ -67,7 +67,7 @@ class Architecture:
     separate_decode: bool = False
     mlp_ratio: float = 2.0
     load_channels: int | None = None
-    load_stencil: bool = True
+    load_stencil: bool = False
     num_frequencies: int = 4
 
     def __post_init__(self) -> None:

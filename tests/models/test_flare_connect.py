@@ -202,8 +202,8 @@ def damage(folder, what):
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
-        ("newer", CheckpointError, "format version 99, this flare_connect reads version 4: upgrade flare-connect"),
-        ("older", CheckpointError, "format version 1, this flare_connect reads version 4: train the model again"),
+        ("newer", CheckpointError, "format version 99, this flare_connect reads version 3: upgrade flare-connect"),
+        ("older", CheckpointError, "format version 1, this flare_connect reads version 3: train the model again"),
         ("kind", CheckpointError, "kind 'Rollout', not 'FlareConnect'"),
         ("key", ConfigError, "unknown key 'colour' in the model configuration"),
         ("architecture", ConfigError, "unknown key 'colour' in the architecture configuration"),

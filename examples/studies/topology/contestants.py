@@ -10,7 +10,7 @@ from flare_connect.models.baselines import BASELINES, build, matching_channels
 from flare_connect.models.features import num_condition_features, num_edge_features, num_node_features
 
 TOLERANCE = 0.1
-OURS = Architecture(channels=64, num_blocks=4, num_heads=8, num_latents=64, mlp_ratio=1.25)
+OURS = Architecture(channels=64, num_blocks=4, num_heads=8, num_latents=64)
 _PLAIN = {"message_passing": False, "boundary_tokens": False, "quadrature": False, "anchors": "none"}
 _FLARE = Architecture(channels=64, num_blocks=8, num_heads=8, num_latents=64, num_kv_layers=3, mlp_ratio=2.5, **_PLAIN)
 # Peers see the same features, edges and boundary nodes; their trunks take what they know how to read.
@@ -23,7 +23,7 @@ SETTINGS: dict[str, Architecture] = {
     "ours, coarse cycle": replace(OURS, coarse_rounds=2),
     "no anchors": replace(OURS, anchors="none"),
     "no message passing": replace(OURS, message_passing=False),
-    "no differences": replace(OURS, load_stencil=False, mlp_ratio=2.0),
+    "ours, differences": replace(OURS, load_stencil=True, mlp_ratio=1.25),
     "no attention": replace(
         OURS, attention=False, anchors="none", boundary_tokens=False, quadrature=False, num_rounds=3
     ),
