@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .models import Free as Free
     from .models import Traction as Traction
     from .models import Value as Value
+    from .models import shipped_models as shipped_models
     from .train import DataConfig as DataConfig
     from .train import OptimiserConfig as OptimiserConfig
     from .train import TrainConfig as TrainConfig
@@ -57,7 +58,17 @@ _HOME = {
     ),
     "mesh": ("Mesh", "MeshCache", "MeshStore", "NamedSet", "load_mesh", "prepare_meshes", "write_store"),
     "metrics": ("evaluate_fields",),
-    "models": ("Architecture", "Fixed", "FlareConnect", "FlareConnectConfig", "Flux", "Free", "Traction", "Value"),
+    "models": (
+        "Architecture",
+        "Fixed",
+        "FlareConnect",
+        "FlareConnectConfig",
+        "Flux",
+        "Free",
+        "Traction",
+        "Value",
+        "shipped_models",
+    ),
     "train": ("DataConfig", "OptimiserConfig", "TrainConfig", "evaluate", "fit"),
     "viz": ("plot_field", "plot_mesh", "plot_topology", "plot_worst", "save_fields"),
 }

@@ -251,7 +251,7 @@ def _train(args: "Namespace") -> None:
 
 
 def _evaluate_arguments(parser: "ArgumentParser") -> None:
-    parser.add_argument("--model", type=str, required=True, help="folder of a trained model")
+    _model_argument(parser, required=True)
     parser.add_argument("--data", type=str, required=True, help="prepared data set (.h5)")
     parser.add_argument("--split", type=str, default="test", help="which split")
     parser.add_argument("--json", type=str, default=None, help="also write the errors to this file")
@@ -283,7 +283,7 @@ def _evaluate(args: "Namespace") -> None:
 
 def _predict_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("file", type=str, help="mesh file with the fields, sets and numbers that the model reads")
-    parser.add_argument("--model", type=str, required=True, help="folder of a trained model")
+    _model_argument(parser, required=True)
     parser.add_argument("--out", type=str, required=True, help="file to write: .vtu for ParaView")
     parser.add_argument("--picture", type=str, default=None, help="also draw the first field to this file (.png)")
     parser.add_argument("--step", type=int, default=-1, help=_STEP)
@@ -316,9 +316,7 @@ def _plot_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--displacement", type=str, default=None, help="point field that deforms the mesh")
     parser.add_argument("--sample", type=int, default=0, help="which mesh of a data set")
     parser.add_argument("--step", type=int, default=-1, help=_STEP)
-    parser.add_argument(
-        "--model", type=str, default=None, help="predict `--field` with this model, compare with the file"
-    )
+    _model_argument(parser, required=False, use="predict `--field` with this model, compare with the file: ")
 
 
 def _plot(args: "Namespace") -> None:
@@ -349,6 +347,14 @@ def _mesh_of(file: str, sample: int, step: int) -> "Mesh":
     return load_mesh(file, step=step)
 
 
+def _model_argument(parser: "ArgumentParser", *, required: bool, use: str = "") -> None:
+    from flare_connect.models import shipped_models
+
+    known = ", ".join(shipped_models())
+    told = f"{use}folder of a trained model, or the name of one that comes with the package: {known}"
+    parser.add_argument("--model", type=str, required=required, help=told)
+
+
 def _device(name: str) -> Any:
     import torch
 
@@ -363,17 +369,23 @@ def _demo_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--out", type=str, default="demo", help="folder for data, model and picture")
     parser.add_argument("--train_cells", type=int, default=240, help="cells to train on")
     parser.add_argument(
-        "--test_cells", type=int, default=30, help="cells to test on, and as many to choose the best epoch by"
+        "--test_cells", type=int, default=20, help="cells to test on, and as many to choose the best epoch by"
     )
-    parser.add_argument("--nodes", type=int, default=500, help="nodes of a cell")
-    parser.add_argument("--epochs", type=int, default=16, help="passes over the training cells")
+    parser.add_argument("--nodes", type=int, default=500, help="nodes of a cell to train on")
+    parser.add_argument("--test_nodes", type=int, default=5_000, help="nodes of a cell to test on")
+    parser.add_argument("--epochs", type=int, default=14, help="passes over the training cells")
 
 
 def _demo(args: "Namespace") -> None:
     from flare_connect.demo import run_demo
 
     run_demo(
-        Path(args.out), num_train=args.train_cells, num_test=args.test_cells, num_nodes=args.nodes, epochs=args.epochs
+        Path(args.out),
+        num_train=args.train_cells,
+        num_test=args.test_cells,
+        num_nodes=args.nodes,
+        test_nodes=args.test_nodes,
+        epochs=args.epochs,
     )
 
 
@@ -423,7 +435,7 @@ COMMANDS = {
     ),
     "demo": Command(
         summary="generate, train, predict, draw: the whole path in minutes",
-        details="Writes cells.h5, a trained model and stress.png into one folder and prints the error.",
+        details="Writes data, a trained model and stress.png into one folder; prints its error and a shipped model's.",
         arguments=_demo_arguments,
         work=_demo,
     ),

@@ -2,7 +2,7 @@
 
 import torch
 
-from flare_connect.mesh import Mesh
+from flare_connect.mesh import Mesh, NamedSet, find_periodic_pairs
 
 
 def plate(n=6, m=None, *, hole=True, seed=0, dim=2, stress=True):
@@ -37,3 +37,14 @@ def plate(n=6, m=None, *, hole=True, seed=0, dim=2, stress=True):
         sets={"left": left},
         units={"stress": "MPa"},
     )
+
+
+def periodic_cell(n=12, strain=(0.01, -0.004, 0.003)):
+    """A periodic unit cell with a square hole under a mean strain: what the shipped model "unit-cells" reads."""
+    mesh = plate(n, stress=False)
+    mesh.periodic_pairs = find_periodic_pairs(mesh)
+    mesh.global_data = {"macro_strain": torch.tensor(strain)}
+    rim = mesh.boundary_nodes
+    inside = ((mesh.pos[rim] > 1e-9) & (mesh.pos[rim] < 1 - 1e-9)).all(1)
+    mesh.sets = {"holes": NamedSet("node", rim[inside])}
+    return mesh

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .features import build_graph as build_graph
     from .pretrained import load_pretrained as load_pretrained
     from .pretrained import save_pretrained as save_pretrained
+    from .shipped import shipped_models as shipped_models
     from .statistics import Standardiser as Standardiser
     from .surrogate import FlareConnect as FlareConnect
 
@@ -24,6 +25,7 @@ _HOME = {
     "config": ("Architecture", "FlareConnectConfig"),
     "features": ("build_graph",),
     "pretrained": ("load_pretrained", "save_pretrained"),
+    "shipped": ("shipped_models",),
     "statistics": ("Standardiser",),
     "surrogate": ("FlareConnect",),
 }

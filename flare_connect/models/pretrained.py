@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from flare_connect.errors import CheckpointError
 from flare_connect.files import write_atomically
 
+from .shipped import model_folder, shipped_models
+
 FORMAT = "flare_connect.model"
 VERSION = 3  # raised whenever models of before cannot be read
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -44,10 +46,14 @@ def save_pretrained(
 def load_pretrained(folder: str | Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read configuration and weights.
 
+    Args:
+        folder: what `save_pretrained` wrote; or, where no such path exists, the name of a shipped model.
+        kind: which kind of model it must be.
+
     Raises:
         CheckpointError: if something is missing, damaged, of another kind or of a newer version.
     """
-    folder = Path(folder)
+    folder = model_folder(folder)
     document = _document(folder)
     if document.get("model") != kind:
         raise CheckpointError(f"{folder} holds a model of kind {document.get('model')!r}, not {kind!r}")
@@ -70,7 +76,10 @@ def _document(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         found = "is no folder" if not folder.is_dir() else f"holds no {CONFIG}"
-        raise CheckpointError(f"{folder} {found}: give the folder that `save_pretrained` or a training run wrote")
+        raise CheckpointError(
+            f"{folder} {found}: give a folder with {CONFIG} and {WEIGHTS}, as `save_pretrained` and training runs "
+            f"write it, or the name of a shipped model: {', '.join(shipped_models())}"
+        )
     try:
         document = json.loads(path.read_text())
         known = document["format"] == FORMAT and {"version", "weights", "config"} <= set(document)

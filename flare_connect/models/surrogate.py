@@ -216,7 +216,16 @@ class FlareConnect(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> "FlareConnect":
-        """Read what `save_pretrained` wrote; nothing in the folder can run code.
+        """Read what `save_pretrained` wrote, or a model that comes with the package; nothing read can run code.
+
+        ```python
+        FlareConnect.from_pretrained("runs/brackets")  # a folder
+        FlareConnect.from_pretrained("unit-cells")     # one of `shipped_models()`
+        ```
+
+        Args:
+            folder: where the model lies; or, if nothing is at that path, the name of a shipped model.
+            device: where to put the weights.
 
         Raises:
             CheckpointError: if the folder is missing, incomplete, damaged or of a newer version.

@@ -24,6 +24,8 @@ def plot_worst(
     predictions: Mapping[str, Any],
     *,
     name: str | None = None,
+    truth_title: str = "truth",
+    errors: bool = True,
     component: int | None = None,
     units: str | None = None,
     clim: Literal["robust"] | tuple[float, float] | None = None,
@@ -46,6 +48,8 @@ def plot_worst(
         truth: values at nodes `[N]` or `[N, c]`, values on cells, cell kind → values, or a field's name.
         predictions: name of the model → the same for what it predicts; drawn in this order.
         name: what to call the field; by default its name on the mesh.
+        truth_title: what to call the truth, above its panel.
+        errors: draw the second row; without it the titles alone tell the errors.
         component: draw this component of a vector, 0 to c − 1; by default magnitudes, and magnitudes of differences.
         units: unit of the field; by default the one on the mesh.
         clim: colour limits of the first row, as in `plot_field`; "robust" holds for the errors, too.
@@ -82,7 +86,8 @@ def plot_worst(
     guesses = {model: resolve(mesh, field, model, drawn) for model, field in predictions.items()}
     used = np.unique(np.asarray(grid.extract_cells(np.flatnonzero(drawn))["vtkOriginalPointIds"]))
     keep = used if right.place == "point" else np.flatnonzero(drawn)
-    rows = _rows(right, guesses, keep, component, mesh.dim, clim, (colormap, error_colormap))
+    rows = _rows(right, guesses, keep, component, mesh.dim, clim, (colormap, error_colormap), truth_title)
+    rows = rows if errors else rows[:1]
     looking = read_view(view, np.asarray(grid.points))
     data = grid.point_data if right.place == "point" else grid.cell_data
     for i, row in enumerate(rows):
@@ -90,8 +95,13 @@ def plot_worst(
             if panel is not None:
                 data[f"panel{i}-{j}"] = panel.array
     surface = build_surface(grid, drawn, dim, clip=clip_plane(clip, looking.direction))
-    layout, upright = _two_rows(len(guesses) + 1, np.ptp(looking.flat(np.asarray(surface.faces.points)), axis=0), size)
-    for panel in (rows[0][0], rows[1][1]):
+    extent = np.ptp(looking.flat(np.asarray(surface.faces.points)), axis=0)
+    if errors:
+        layout, upright = _two_rows(len(guesses) + 1, extent, size)
+    else:
+        layout = plan(len(guesses) + 1, extent, size, header_lines=2, bar=True)
+        upright = layout.shape[1] == 1
+    for panel in (row[-1] for row in rows):
         if panel is not None:
             panel.colours.table()  # an unknown colour map is an error before a window exists
     finer = oversampling(layout.size) if path else 1
@@ -114,6 +124,7 @@ def _rows(
     dim: int,
     clim: Any,
     colormaps: tuple[str, str],
+    truth_title: str,
 ) -> list[list[Panel | None]]:
     """Works out both rows; the place beneath the truth stays empty. `keep` are the nodes or cells that are seen."""
     for model, guess in guesses.items():
@@ -125,7 +136,7 @@ def _rows(
     true, quantity = scalar(right, component, dim)
     shared = limits(true[keep], clim)
     colours, array = colours_of(true, keep, shared, colormaps[0], quantity, right.unit, clim)
-    above: list[Panel | None] = [Panel(title="truth", line=range_line(true[keep]), array=array, colours=colours)]
+    above: list[Panel | None] = [Panel(title=truth_title, line=range_line(true[keep]), array=array, colours=colours)]
     errors = {}
     for model, guess in guesses.items():
         shown = scalar(guess, component, dim)[0]

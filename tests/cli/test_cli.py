@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from fixtures_meshes import plate
+import torch
+from fixtures_meshes import periodic_cell, plate
 from fixtures_runs import write_plates
 
 import flare_connect as fc
@@ -83,6 +84,21 @@ def test_train_evaluate_predict_plot(folder, tmp_path, capsys):
     assert main(["plot", data, "--sample", "1", "--model", model, "--out", str(tmp_path / "q.png")]) == 0
     assert main(["plot", str(tmp_path / "plate.vtu"), "--field", "stress", "--out", str(tmp_path / "r.png")]) == 0
     assert main(["plot", str(tmp_path / "plate.vtu"), "--out", str(tmp_path / "s.png")]) == 0
+
+
+def test_models_that_come_with_the_package_go_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    mesh = periodic_cell()
+    mesh.save("cell.vtu")
+    assert main(["predict", "cell.vtu", "--model", "unit-cells", "--out", "out.vtu"]) == 0
+    stress = fc.FlareConnect.from_pretrained("unit-cells").predict(mesh)["stress"]
+    torch.testing.assert_close(fc.load_mesh("out.vtu").point_data["stress"], stress)
+    for command in ("evaluate", "predict", "plot"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert "unit-cells" in capsys.readouterr().out
+    assert main(["predict", "cell.vtu", "--model", "unit-cell", "--out", "x.vtu"]) == 2
+    assert "unit-cell is no folder" in capsys.readouterr().err
 
 
 def test_prepare_a_folder_of_files(tmp_path, capsys):

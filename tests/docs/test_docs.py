@@ -75,6 +75,16 @@ def test_generator_of_the_page_runs(repository, tmp_path):
     assert not (tmp_path / "squares.parts").exists()
 
 
+def test_shipped_model_of_the_pages_runs(repository, tmp_path):
+    pytest.importorskip("gmsh")
+    pytest.importorskip("skfem")
+    (code,) = blocks(repository, "index.md", "shipped.py")
+    assert code in (repository / "README.md").read_text()
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "cell.png").stat().st_size > 10_000
+
+
 def test_yaml_of_the_page_is_a_training_run(repository, tmp_path):
     from jsonargparse import ArgumentParser
 

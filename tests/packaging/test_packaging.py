@@ -62,8 +62,15 @@ def test_a_wheel_holds_the_three_packages_and_nothing_else(repository, tmp_path)
     )
     (path,) = builder.WheelBuilder(str(repository)).build(directory=str(tmp_path), versions=["standard"])
     with zipfile.ZipFile(path) as wheel:
-        top = {name.split("/")[0] for name in wheel.namelist()}
+        names = set(wheel.namelist())
+    top = {name.split("/")[0] for name in names}
     assert top == {"flare_connect", "flare_kernels", "flare_datasets", "flare_connect-0.1.0.dist-info"}
+    shipped = repository / "flare_connect/models/shipped"
+    folders = [path.parent for path in shipped.glob("*/config.json")]
+    assert folders
+    for folder in folders:
+        for file in ("README.md", "config.json", "model.safetensors"):
+            assert str((folder / file).relative_to(repository)) in names
 
 
 def test_versions_agree(repository):

@@ -111,6 +111,19 @@ def test_vectors_components_and_cells(plate):
     plotter.close()
 
 
+def test_one_row_without_the_errors(plate, pixels, tmp_path):
+    x = plate.point_data["x"]
+    plotter = plot_worst(plate, "x", {"low": 0.5 * x, "high": 3.0 * x}, errors=False, truth_title="finite elements")
+    assert [panel["title"] for panel in texts(plotter)] == ["finite elements", "low: rel. L2 0.5", "high: rel. L2 2"]
+    assert limits_of(plotter) == [(0.0, 2.0)] * 3
+    plotter.close()
+    path = plot_worst(plate, x, {"low": 0.5 * x}, errors=False, size=(900, 400), save=tmp_path / "row.png")
+    assert pixels(path).shape == (400, 900, 3)
+    wide = Mesh.from_arrays(plate.pos * torch.tensor([6.0, 1.0]), plate.cells)
+    path = plot_worst(wide, x, {"low": 0.5 * x}, errors=False, size=(400, 700), save=tmp_path / "column.png")
+    assert pixels(path).shape == (700, 400, 3)
+
+
 def test_wide_meshes_have_their_rows_side_by_side(plate, pixels, tmp_path):
     wide = Mesh.from_arrays(plate.pos * torch.tensor([6.0, 1.0]), plate.cells)
     x = plate.point_data["x"]
