@@ -6,7 +6,7 @@ from .cluster import ClusterFlare, ClusterOrder
 from .coarse import CoarseCycle, CoarseGraph
 from .conditioning import AdaptiveNorm, BoundaryConditioner
 from .hybrid import BlockInputs, HybridBlock
-from .loads import LoadBlock, LoadEntry, LoadReadout
+from .loads import LoadBlock, LoadEntry, LoadReadout, LoadStencil
 from .mesh_conv import MeshConv
 from .mlp import ResidualMLP
 
@@ -25,6 +25,7 @@ __all__ = [
     "LoadBlock",
     "LoadEntry",
     "LoadReadout",
+    "LoadStencil",
     "MeshConv",
     "ResidualMLP",
 ]
