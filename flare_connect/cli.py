@@ -373,7 +373,7 @@ def _demo_arguments(parser: "ArgumentParser") -> None:
     )
     parser.add_argument("--nodes", type=int, default=500, help="nodes of a cell to train on")
     parser.add_argument("--test_nodes", type=int, default=5_000, help="nodes of a cell to test on")
-    parser.add_argument("--epochs", type=int, default=14, help="passes over the training cells")
+    parser.add_argument("--epochs", type=int, default=12, help="passes over the training cells")
 
 
 def _demo(args: "Namespace") -> None:

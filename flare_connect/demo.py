@@ -121,8 +121,7 @@ def _training(data: Path, output: Path, epochs: int) -> "TrainConfig":
             harmonic="macro_strain",
             batch_size=4,
         ),
-        # Without differences along the mesh, which are learned for elements of one size.
-        model=fc.Architecture(channels=48, num_blocks=2, num_latents=16, num_kv_layers=-1, load_stencil=False),
+        model=fc.Architecture(channels=48, num_blocks=2, num_latents=16, num_kv_layers=-1),
         optimiser=fc.OptimiserConfig(epochs=epochs, learning_rate=5e-3),
         output=str(output),
         accelerator="cpu",
