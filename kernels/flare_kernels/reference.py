@@ -62,9 +62,7 @@ def edge_mean(
     s, t, e, w = (x.to(dtype) for x in (source, target, edge_attr, weight))
     with torch.autocast(source.device.type, enabled=False):
         message = F.gelu(s.index_select(0, start) + t.index_select(0, end) + F.linear(e, w), approximate="tanh")
-    total = torch.zeros_like(s).index_add(0, end, message)
-    degree = s.new_zeros(len(s)).index_add(0, end, s.new_ones(len(end)))
-    return (total / degree.clamp(min=1)[:, None]).to(source.dtype)
+    return _mean(message, end, len(s)).to(source.dtype)
 
 
 def edge_difference(
@@ -82,9 +80,14 @@ def edge_difference(
     with torch.autocast(source.device.type, enabled=False):
         share = F.softsign(s.index_select(0, start) + t.index_select(0, end) + F.linear(e, w))
     difference = v.index_select(0, start) - v.index_select(0, end)
-    total = torch.zeros_like(v).index_add(0, end, share * difference)
-    degree = v.new_zeros(len(v)).index_add(0, end, v.new_ones(len(end)))
-    return (total / degree.clamp(min=1)[:, None]).to(values.dtype)
+    return _mean(share * difference, end, len(v)).to(values.dtype)
+
+
+def _mean(messages: Tensor, end: Tensor, num_nodes: int) -> Tensor:
+    """The mean of the messages that arrive at each node; 0 where none does."""
+    total = messages.new_zeros(num_nodes, messages.shape[1]).index_add(0, end, messages)
+    degree = messages.new_zeros(num_nodes).index_add(0, end, messages.new_ones(len(end)))
+    return total / degree.clamp(min=1)[:, None]
 
 
 def _of_mesh(q: Tensor, mesh: int) -> Tensor:
