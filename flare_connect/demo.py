@@ -81,16 +81,7 @@ def run_demo(
     picture = out / "stress.png"
     # The median cell: neither the best nor the worst of those never seen.
     chosen = sorted(range(num_test), key=errors["trained here"].__getitem__)[num_test // 2]
-    fc.plot_worst(
-        meshes[chosen],
-        "von_mises",
-        {name: fields[chosen] for name, fields in predictions.items()},
-        name="von Mises stress",
-        units="Young's modulus",
-        truth_title="finite elements",
-        errors=False,
-        save=picture,
-    )
+    _draw(meshes[chosen], {name: fields[chosen] for name, fields in predictions.items()}, picture)
     print(f"{picture}: finite elements, the model trained here and the shipped one, on a cell that neither saw")
     found = {
         "rel_l2": fmean(errors["trained here"]),
@@ -125,6 +116,22 @@ def _training(data: Path, output: Path, epochs: int) -> "TrainConfig":
         optimiser=fc.OptimiserConfig(epochs=epochs, learning_rate=5e-3),
         output=str(output),
         accelerator="cpu",
+    )
+
+
+def _draw(mesh: "Mesh", fields: "dict[str, Tensor]", picture: Path) -> None:
+    """Von Mises stress of finite elements and of each model, side by side."""
+    from flare_connect.viz import plot_worst
+
+    plot_worst(
+        mesh,
+        "von_mises",
+        fields,
+        name="von Mises stress",
+        units="Young's modulus",
+        truth_title="finite elements",
+        errors=False,
+        save=picture,
     )
 
 
