@@ -40,8 +40,8 @@ class Architecture:
         qk_norm: normalise queries and keys (always on with adapted queries).
         separate_decode: own queries and keys from latents to points.
         mlp_ratio: hidden width of the feed-forward in units of C, and of that of the loads in units of their width.
-        load_stencil: learned differences along the mesh of what carries the loads, in each block, where the model has
-            `loads` and `message_passing`. For stresses, on meshes about as fine as those trained on.
+        load_rounds: rounds a block of learned differences along the mesh of what carries the loads, where the model has
+            `loads`; 0 for none. For stresses, on meshes about as fine as those trained on.
         load_channels: width of what carries the loads, where the model has `loads`; None for `channels`.
         num_frequencies: octaves of sines and cosines of the position; the first has the period of the domain.
 
@@ -67,7 +67,7 @@ class Architecture:
     separate_decode: bool = False
     mlp_ratio: float = 2.0
     load_channels: int | None = None
-    load_stencil: bool = False
+    load_rounds: int = 0
     num_frequencies: int = 4
 
     def __post_init__(self) -> None:
@@ -87,11 +87,13 @@ class Architecture:
                 f"`num_frequencies` must be ≥ 0 and `num_kv_layers` ≥ −1, got {self.num_frequencies} and "
                 f"{self.num_kv_layers}"
             )
-        for name in ("coarse_rounds", "cluster_latents"):
+        for name in ("coarse_rounds", "cluster_latents", "load_rounds"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
         if self.num_rounds > 1 and not self.message_passing:
             raise ConfigError("`num_rounds` does nothing without `message_passing`: set it to 1")
+        if self.load_rounds and not self.message_passing:
+            raise ConfigError("`load_rounds` needs the edges of `message_passing`: switch that on, or set it to 0")
         if self.load_channels is not None and (self.load_channels < 1 or self.load_channels % self.num_heads):
             raise ConfigError(
                 f"`load_channels` must be divisible by `num_heads`, got {self.load_channels} and {self.num_heads}"

@@ -80,7 +80,8 @@ class Trunk(nn.Module):
                     arch.channels,
                     width,
                     _attention(arch, value_channels=width),
-                    edge_features=edge_features if arch.load_stencil else 0,
+                    edge_features=edge_features,
+                    num_rounds=arch.load_rounds,
                     mlp_ratio=arch.mlp_ratio,
                 )
                 for _ in range(arch.num_blocks)

@@ -83,7 +83,7 @@ class LoadStencil(MessagePassing):
 
 
 class LoadBlock(nn.Module):
-    """`u ← u + G ĥ ⊙ stencil(ĥ; u)`, `u ← u + G' ĥ ⊙ attention(ĥ; u)`, `u ← u + V (W u ⊙ gelu(G″ ĥ))`.
+    """`u ← u + G ĥ ⊙ stencil(ĥ; u)` in rounds, `u ← u + G' ĥ ⊙ attention(ĥ; u)`, `u ← u + V (W u ⊙ gelu(G″ ĥ))`.
 
     ĥ are the normalised points.
 
@@ -91,7 +91,8 @@ class LoadBlock(nn.Module):
         channels: C, width of the points.
         load_channels: Cu, width of the stream.
         attention: with `value_channels` Cu; mixes the stream with weights that follow from the points.
-        edge_features: E, width of the edge features; 0 for no differences along the mesh.
+        edge_features: E, width of the edge features.
+        num_rounds: rounds of differences along the mesh; 0 for none.
         mlp_ratio: hidden width of the perceptron in units of Cu.
 
     Good values: as many channels as the points have.
@@ -104,13 +105,14 @@ class LoadBlock(nn.Module):
         attention: FlareAttention,
         *,
         edge_features: int = 0,
+        num_rounds: int = 0,
         mlp_ratio: float = 2.0,
     ) -> None:
         super().__init__()
         hidden = int(mlp_ratio * load_channels)
         self.norm = nn.LayerNorm(channels)
-        self.stencil = LoadStencil(channels, load_channels, edge_features) if edge_features else None
-        self.passed = nn.Linear(channels, load_channels) if edge_features else None
+        self.stencils = nn.ModuleList(LoadStencil(channels, load_channels, edge_features) for _ in range(num_rounds))
+        self.passed = nn.ModuleList(nn.Linear(channels, load_channels) for _ in range(num_rounds))
         self.attention = attention
         self.taken = nn.Linear(channels, load_channels)
         self.up = nn.Linear(load_channels, hidden, bias=False)
@@ -120,11 +122,10 @@ class LoadBlock(nn.Module):
     def forward(self, u: Float[Tensor, "N Cu"], h: Float[Tensor, "N C"], inputs: BlockInputs) -> Float[Tensor, "N Cu"]:
         """The stream after the block."""
         points = self.norm(h)
-        if self.stencil is not None and self.passed is not None:
+        for stencil, passed in zip(self.stencils, self.passed, strict=True):
             if inputs.edge_index is None or inputs.edge_attr is None:
                 raise ValueError("differences along the mesh need `edge_index` and `edge_attr` in the block's inputs")
-            told = self.stencil(u, points, inputs.edge_index, inputs.edge_attr, inputs.plan)
-            u = u + self.passed(points) * told
+            u = u + passed(points) * stencil(u, points, inputs.edge_index, inputs.edge_attr, inputs.plan)
         anchors = {"anchors": inputs.anchors} if isinstance(self.attention, AnchoredFlare) else {}
         mixed = self.attention(
             points,

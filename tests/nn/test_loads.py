@@ -61,25 +61,25 @@ def test_what_happens_on_one_part_stays_there(graph, stencil):
     assert set(change.nonzero()[:, 0].tolist()) == {19, 20, 21}
 
 
-def block(edge_features, mlp_ratio=1.0):
-    """A block whose attention gives nothing, so that only the stencil moves anything."""
+def block(num_rounds, mlp_ratio=1.0):
+    """A block whose attention gives nothing, so that only the stencils move anything."""
     torch.manual_seed(1)
     attention = FlareAttention(C, num_heads=4, num_latents=3, value_channels=CU)
     torch.nn.init.zeros_(attention.output.weight)
-    return LoadBlock(C, CU, attention, edge_features=edge_features, mlp_ratio=mlp_ratio).double()
+    return LoadBlock(C, CU, attention, edge_features=E, num_rounds=num_rounds, mlp_ratio=mlp_ratio).double()
 
 
-def test_a_block_without_edges_moves_nothing_to_neighbours(graph):
+def test_each_round_reaches_one_neighbour_farther(graph):
     points, u, edges, attr = (t.cpu() for t in graph)
     inputs = BlockInputs(segments=Segments.from_lengths((N,), torch.device("cpu")), edge_index=edges, edge_attr=attr)
     other = u.clone()
     other[20] += 1.0
-    for edge_features, reached in ((0, {20}), (E, {19, 20, 21})):
-        each = block(edge_features)
+    for num_rounds, reached in ((0, {20}), (1, {19, 20, 21}), (2, {18, 19, 20, 21, 22})):
+        each = block(num_rounds)
         change = (each(other, points, inputs) - each(u, points, inputs)).abs().sum(1)
         assert set(change.nonzero()[:, 0].tolist()) == reached
     with pytest.raises(ValueError, match="need `edge_index` and `edge_attr`"):
-        block(E)(u, points, BlockInputs(segments=inputs.segments))
+        block(1)(u, points, BlockInputs(segments=inputs.segments))
 
 
 def test_hidden_width_follows_the_ratio():

@@ -23,7 +23,7 @@ SETTINGS: dict[str, Architecture] = {
     "ours, coarse cycle": replace(OURS, coarse_rounds=2),
     "no anchors": replace(OURS, anchors="none"),
     "no message passing": replace(OURS, message_passing=False),
-    "ours, differences": replace(OURS, load_stencil=True, mlp_ratio=1.25),
+    "ours, differences": replace(OURS, load_rounds=1, mlp_ratio=1.25),
     "no attention": replace(
         OURS, attention=False, anchors="none", boundary_tokens=False, quadrature=False, num_rounds=3
     ),

@@ -115,7 +115,7 @@ class Crew:
         self.prepared, self.out, self.common = prepared, out, provenance(prepared)
         self.num_gpus = torch.cuda.device_count()
         self.places = [f"cuda:{i}" for _ in range(per_gpu) for i in range(self.num_gpus)] or ["cpu"]
-        # New processes, since CUDA may have started in this one; the graphs are memory that all share.
+        # New processes, since CUDA may have started in this one; the graphs are files that all map.
         self.context = torch.multiprocessing.get_context("spawn")
         self.done = self.context.Queue()
         self.workers: dict[int, tuple[Any, Any]] = {}
@@ -189,7 +189,6 @@ def _told(row: Row) -> str:
 
 def _work(prepared: Prepared, number: int, place: str, waiting: Any, done: Any, out: Path) -> None:
     device = torch.device(place)
-    torch.multiprocessing.set_sharing_strategy("file_system")
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
     kept: dict[bool, Any] = {}
@@ -201,7 +200,7 @@ def _work(prepared: Prepared, number: int, place: str, waiting: Any, done: Any, 
                 # Training graphs are brought there as batches; as graphs too they would take the place of another run.
                 kept[job.harmonic] = {
                     name: prepared.view(name, job.harmonic, torch.device("cpu") if name == "train" else device)
-                    for name in prepared.graphs
+                    for name in prepared.shelves
                 }
             kind = job.harmonic, contestants.loads_apart(job.model)
             if kind not in statistics:
@@ -254,12 +253,11 @@ def _run(prepared: Prepared, graphs: Any, statistics: Any, job: Job, device: tor
     for split, called in prepared.study.splits.items():
         guesses = [prepared.study.scalar(guess).cpu() for guess in training.predictions(model, graphs[split])]
         truths = [prepared.study.scalar(graph.y).cpu() for graph in graphs[split]]
-        errors = [
-            known.of(guess, truth) for known, guess, truth in zip(prepared.errors[split], guesses, truths, strict=True)
-        ]
+        known = prepared.errors(split)
+        errors = [each.of(guess, truth) for each, guess, truth in zip(known, guesses, truths, strict=True)]
         rows.append(facts | {"split": called} | means(errors))
         if job.seed == 0:
-            _keep(prepared, split, guesses, truths, errors, job, out)
+            _keep(prepared, split, [each.mesh for each in known], guesses, truths, errors, job, out)
     return rows
 
 
@@ -273,13 +271,15 @@ def means(errors: list[dict[str, float]]) -> Row:
     return found | {"rel_l2_per_mesh": [round(each["rel_l2"], 5) for each in errors]}
 
 
-def _keep(prepared: Prepared, split: str, guesses: list, truths: list, errors: list, job: Job, out: Path) -> None:
+def _keep(
+    prepared: Prepared, split: str, meshes: list, guesses: list, truths: list, errors: list, job: Job, out: Path
+) -> None:
     """The mesh with the largest error and the one in the middle, for pictures."""
     order = sorted(range(len(errors)), key=lambda i: errors[i]["rel_l2"])
     for called, i in (("worst", order[-1]), ("median", order[len(order) // 2])):
         path = out / "kept" / f"{_named(prepared, job)}-{split}-{called}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        mesh = prepared.errors[split][i].mesh
+        mesh = meshes[i]
         np.savez_compressed(
             path, pos=mesh.pos.numpy().astype(np.float32), cells=mesh.cells["triangle"].numpy().astype(np.int32),
             guess=guesses[i].numpy(), truth=truths[i].numpy(), index=prepared.indices[split][i],
@@ -298,4 +298,4 @@ def provenance(prepared: Prepared) -> Row:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     common = measure.provenance(COMMAND, device)
     del common["seed"]
-    return common | {"dataset": prepared.study.name, "train_meshes": len(prepared.graphs["train"])}
+    return common | {"dataset": prepared.study.name, "train_meshes": len(prepared.indices["train"])}
