@@ -11,22 +11,26 @@ from flare_connect.models.features import num_condition_features, num_edge_featu
 
 TOLERANCE = 0.1
 OURS = Architecture(channels=64, num_blocks=4, num_heads=8, num_latents=64)
+# A stress follows from derivatives: for it ours has differences along the mesh, and narrower perceptrons instead.
+_DIFFERENCES = {"load_rounds": 1, "mlp_ratio": 1.25}
 _PLAIN = {"message_passing": False, "boundary_tokens": False, "quadrature": False, "anchors": "none"}
 _FLARE = Architecture(channels=64, num_blocks=8, num_heads=8, num_latents=64, num_kv_layers=3, mlp_ratio=2.5, **_PLAIN)
 # Peers see the same features, edges and boundary nodes; their trunks take what they know how to read.
 _AROUND = replace(OURS, anchors="none", quadrature=False)
 
-SETTINGS: dict[str, Architecture] = {
-    "ours": OURS,
-    "ours, 3 rounds": replace(OURS, num_rounds=3),
-    "ours, clusters": replace(OURS, cluster_latents=8),
-    "ours, coarse cycle": replace(OURS, coarse_rounds=2),
-    "no anchors": replace(OURS, anchors="none"),
+# Ours with a part more, less or otherwise.
+PARTS: dict[str, Architecture] = {
+    "differences": replace(OURS, **_DIFFERENCES),
+    "no differences": OURS,
+    "2 rounds of differences": replace(OURS, load_rounds=2, mlp_ratio=1.0),
     "no message passing": replace(OURS, message_passing=False),
-    "ours, differences": replace(OURS, load_rounds=1, mlp_ratio=1.25),
+    "3 rounds of messages": replace(OURS, num_rounds=3),
+    "clusters": replace(OURS, cluster_latents=8),
+    "coarse cycle": replace(OURS, coarse_rounds=2),
     "no attention": replace(
         OURS, attention=False, anchors="none", boundary_tokens=False, quadrature=False, num_rounds=3
     ),
+    "no anchors": replace(OURS, anchors="none"),
     "no boundary tokens": replace(OURS, boundary_tokens=False),
     "no quadrature": replace(OURS, quadrature=False),
     # How many anchors, which costs.
@@ -37,6 +41,10 @@ SETTINGS: dict[str, Architecture] = {
     "geodesic": replace(OURS, anchors="geodesic"),
     "straight": replace(OURS, anchors="straight"),
     "loads among the rest": OURS,
+}
+SETTINGS: dict[str, Architecture] = {
+    "ours": OURS,
+    **PARTS,
     "FLARE": _FLARE,
     "FLARE, adapted": replace(_FLARE, queries="adapted"),
     "FLARE, loads apart": _FLARE,
@@ -56,6 +64,11 @@ NAMES = (*SETTINGS, *PEERS)
 NESTED = ("any rank",)
 
 
+def of(output: str) -> list[str]:
+    """Names of all who take part where this is predicted: without those that are ours by another name."""
+    return [name for name in NAMES if name != ("differences" if output == "stress" else "no differences")]
+
+
 def make(name: str, around: FlareConnectConfig) -> FlareConnect:
     """A model by name, its width such that it has as many parameters as ours.
 
@@ -63,11 +76,11 @@ def make(name: str, around: FlareConnectConfig) -> FlareConnect:
         name: of `NAMES`.
         around: what models read and predict, with loads; its architecture is not looked at.
     """
-    wanted = _count(replace(around, architecture=OURS))
+    wanted = _count(replace(around, architecture=_fit("ours", around)))
     if not loads_apart(name):
         around = replace(around, loads=())
     if name in SETTINGS:
-        return FlareConnect(replace(around, architecture=_matched(SETTINGS[name], around, wanted)))
+        return FlareConnect(replace(around, architecture=_matched(_fit(name, around), around, wanted)))
     config = replace(around, architecture=_AROUND)
     sizes = {
         "features": num_node_features(config), "edge_features": num_edge_features(config),
@@ -81,7 +94,7 @@ def make(name: str, around: FlareConnectConfig) -> FlareConnect:
 
 
 def architecture(name: str) -> Architecture:
-    """Of a contestant; peers have none of ours, and read what it would without anchors."""
+    """What a contestant reads; peers read what ours would without anchors."""
     return SETTINGS.get(name, _AROUND)
 
 
@@ -95,13 +108,22 @@ def parameters(model: FlareConnect) -> int:
     return sum(p.numel() for p in model.trunk.parameters())
 
 
+def _fit(name: str, around: FlareConnectConfig) -> Architecture:
+    """The setting of a name for what is predicted."""
+    arch = SETTINGS[name]
+    mine = (name == "ours" or name in PARTS) and loads_apart(name)
+    if not mine or "stress" not in around.outputs or arch.load_rounds or not arch.message_passing:
+        return arch
+    return arch if name == "no differences" else replace(arch, **_DIFFERENCES)
+
+
 def _count(config: FlareConnectConfig) -> int:
     with torch.device("meta"):
         return parameters(FlareConnect(config))
 
 
 def _matched(arch: Architecture, around: FlareConnectConfig, wanted: int) -> Architecture:
-    if arch == OURS and around.loads:
+    if around.loads and _count(replace(around, architecture=arch)) == wanted:
         return arch
     # A block more or less where heads leave widths too far apart.
     best = min(

@@ -7,7 +7,8 @@
 
 Generates the data, takes the time of a step of each model, tries three learning rates for each on a third of the
 training time and meshes (both without the harmonic inputs, unless all are with them), trains the best with every seed,
-and writes a row for each model, split and seed into `results/<set>.json`. Rows that are there are not made again, so an
+and writes a row for each model, split and seed into `results/<set>.json`. Settings of ours that differ in one part are
+trained once, at the learning rate of ours. Rows that are there are not made again, so an
 interrupted run goes on where it was. `--out` keeps data and the worst meshes of each model for the pictures.
 """
 
@@ -38,10 +39,11 @@ def main(args: argparse.Namespace) -> None:
         results = Results((args.out if args.quick else args.results) / f"{name}{'_quick' if args.quick else ''}.json")
         kinds = [h for h in (False, True) if args.harmonic is None or h == (args.harmonic == "with")]
         # Runs with the same inputs after one another, since each process keeps one kind on its device.
-        todo = [(model, harmonic) for harmonic in kinds for model in args.models]
+        models = [model for model in contestants.of(study.output) if model in args.models]
+        todo = [(model, harmonic) for harmonic in kinds for model in models]
         prepared = prepare(
             study, study.generate(args.out, args.quick, args.workers), args.workers or os.cpu_count() or 1,
-            [contestants.architecture(model) for model in args.models],
+            [contestants.architecture(model) for model in models],
         )  # fmt: skip
         results.check_machine(provenance(prepared)["machine"])
         with Crew(prepared, args.per_gpu, args.out) as crew:
@@ -51,8 +53,9 @@ def main(args: argparse.Namespace) -> None:
 
 def run(crew: Crew, results: Results, args: argparse.Namespace, todo: list[tuple[str, bool]]) -> None:
     """All stages of one data set, of pairs of a model and whether it has the harmonic inputs."""
+    models = list(dict.fromkeys(model for model, _ in todo))
     first = todo[0][1]  # the kind of inputs for which time is taken and rates are tried
-    crew.run([Job(stage="time", model=m, harmonic=first, seconds=TIMED) for m in args.models], results)
+    crew.run([Job(stage="time", model=m, harmonic=first, seconds=TIMED) for m in models], results)
     rates = [args.learning_rate] if args.learning_rate else list(RATES)
     if len(rates) > 1 and "tune" in args.stages:
         shorter = args.seconds / 3
@@ -61,16 +64,17 @@ def run(crew: Crew, results: Results, args: argparse.Namespace, todo: list[tuple
                 stage="tune", model=m, harmonic=first, learning_rate=rate, seconds=shorter,
                 steps=results.steps(m, shorter),
             )
-            for m, rate in itertools.product(args.models, rates)
+            for m, rate in itertools.product(models, rates) if m not in contestants.PARTS
         ]  # fmt: skip
         crew.run(tuning, results)
     if "train" in args.stages:
         final = [
             Job(
-                stage="train", model=m, harmonic=h, seed=s, learning_rate=results.best_rate(m, rates),
-                seconds=args.seconds, steps=results.steps(m, args.seconds),
+                stage="train", model=m, harmonic=h, seed=s, seconds=args.seconds, steps=results.steps(m, args.seconds),
+                learning_rate=results.best_rate("ours" if m in contestants.PARTS else m, rates),
             )
             for s, (m, h) in itertools.product(range(args.seeds), todo)
+            if m not in contestants.PARTS or (s == 0 and h == first)
         ]  # fmt: skip
         crew.run(final, results)
 

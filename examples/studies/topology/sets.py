@@ -19,6 +19,7 @@ class StudySet:
         boundary: what the named sets are.
         splits: split of the file → its name in tables.
         counts: samples of each split, whole and quick.
+        nodes: of each mesh, or the least and the most.
         options: further settings of the generator.
         kind: "slit_plates" or "unit_cells".
         harmonic: what the harmonic inputs are of.
@@ -34,6 +35,7 @@ class StudySet:
     boundary: dict[str, str]
     splits: dict[str, str]
     counts: dict[str, int]
+    nodes: int | tuple[int, int] = 5_000
     options: dict[str, Any]
     kind: str
     harmonic: str
@@ -58,7 +60,7 @@ class StudySet:
             counts = {name: 8 if name == "num_train" else 1 for name in counts}
         # Coarse elements are wide, and openings are counted in them.
         narrow = {"opening": (0.25, 1.0)} if quick and self.kind == "slit_plates" else {}
-        return cls(num_nodes=1_500 if quick else 5_000, **counts, **self.options, **narrow)
+        return cls(num_nodes=1_500 if quick else self.nodes, **counts, **self.options, **narrow)
 
     def generate(self, folder: Path, quick: bool, num_workers: int | None) -> Path:
         """Make the file, or take it as it is."""
@@ -79,7 +81,7 @@ SETS = {
     for s in (
         StudySet(
             name="plates", kind="slit_plates", output="stress", measured="von_mises",
-            conditions=("traction",), directional=("traction",),
+            conditions=("traction",), directional=("traction",), nodes=(2_000, 8_000),
             boundary={"left": "fixed", "right": "traction:traction", "*": "free"}, harmonic="boundary",
             loads=("traction",), splits=_PLATE_SPLITS, counts=_PLATES,
             options={"physics": "elasticity", "serpentine_slits": (2, 3), "long_slit": (0.45, 0.6)},
@@ -94,6 +96,7 @@ SETS = {
         StudySet(
             name="cells", kind="unit_cells", output="stress", measured="von_mises", conditions=("macro_strain",),
             directional=("macro_strain",), boundary={"holes": "free"}, harmonic="macro_strain", options={},
+            nodes=(2_000, 8_000),
             loads=("macro_strain",),
             splits={"test": "id", "shift": "more holes", "contact": "near contact", "thin": "thin bridges"},
             counts={"num_train": 2_000, "num_val": 50, "num_test": 100, "num_shift": 100, "num_contact": 50,

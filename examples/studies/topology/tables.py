@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import contestants
+from sets import SETS
 
 Row = dict[str, Any]
 NOTHING = "–"
@@ -286,7 +287,7 @@ def _commands(lines: Sequence[Line], rows: Sequence[Row]) -> list[str]:
         models = list(dict.fromkeys(line.model for line in alike))
         kinds, seeds = {line.harmonic for line in alike}, 1 + max(r["seed"] for line in alike for r in line.rows)
         options = ["--sets", row["dataset"], "--seconds", f"{seconds:g}", "--seeds", str(seeds)]
-        if set(models) != set(contestants.NAMES):
+        if set(models) != set(contestants.of(SETS[row["dataset"]].output)):
             options += ["--models", *models]
         if len(kinds) == 1:
             options += ["--harmonic", "with" if kinds == {True} else "without"]

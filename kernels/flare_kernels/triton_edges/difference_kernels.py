@@ -7,7 +7,18 @@ both ends of an edge are added up before they are rounded.
 import triton
 import triton.language as tl
 
-from .kernels import edge_range, load_feature, load_rows, load_weight, store_rows
+from .kernels import (
+    added,
+    edge_at,
+    edge_range,
+    load_features,
+    load_rows,
+    load_weight,
+    store_rows,
+    store_sums,
+    weighted,
+    zeros,
+)
 
 
 @triton.jit(do_not_specialize=["num_nodes"])
@@ -26,12 +37,9 @@ def edge_difference_kernel(
     here_value = load_rows(values, rows, STRIDE_V, inside, C, BLOCK_C)
     total = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
     for step in range(0, tl.max(degree, 0)):
-        here = step < degree
-        node = tl.load(nodes + first + step, mask=here, other=0).to(tl.int64)
-        edge = tl.load(edges + first + step, mask=here, other=0).to(tl.int64)
+        here, node, edge = edge_at(nodes, edges, first, degree, step)
         x = own + load_rows(source, node, STRIDE_S, here, C, BLOCK_C)
-        for e in tl.static_range(E):
-            x += load_feature(attr, edge, STRIDE_E, e, here) * columns[e]
+        x += weighted(load_features(attr, edge, STRIDE_E, here, E), columns, E)
         difference = load_rows(values, node, STRIDE_V, here, C, BLOCK_C) - here_value
         total += tl.where(here[:, None], softsign(x) * difference, 0.0)
     store_rows(y, rows, inside, total / tl.maximum(degree, 1).to(tl.float32)[:, None], C, BLOCK_C)
@@ -47,9 +55,7 @@ def difference_target_grad_kernel(
 ):  # fmt: skip
     """Gradients of the target rows, what those of the values lose where edges end, and parts of that of the weight."""
     columns = load_weight(weight, C, E, BLOCK_C)
-    sums = ()
-    for _ in tl.static_range(E):
-        sums = sums + (tl.zeros([BLOCK_N, BLOCK_C], tl.float32),)  # noqa: RUF005 (Triton does not know the other form)
+    sums = zeros(E, BLOCK_N, BLOCK_C)
     for block in range(0, num_blocks):
         rows = (tl.program_id(0).to(tl.int64) * num_blocks + block) * BLOCK_N + tl.arange(0, BLOCK_N)
         inside = rows < num_nodes
@@ -60,28 +66,18 @@ def difference_target_grad_kernel(
         total = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
         lost = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
         for step in range(0, tl.max(degree, 0)):
-            here = step < degree
-            node = tl.load(nodes + first + step, mask=here, other=0).to(tl.int64)
-            edge = tl.load(edges + first + step, mask=here, other=0).to(tl.int64)
+            here, node, edge = edge_at(nodes, edges, first, degree, step)
             x = own + load_rows(source, node, STRIDE_S, here, C, BLOCK_C)
-            features = ()
-            for e in tl.static_range(E):
-                features = features + (load_feature(attr, edge, STRIDE_E, e, here),)  # noqa: RUF005
-                x += features[e] * columns[e]
+            features = load_features(attr, edge, STRIDE_E, here, E)
+            x += weighted(features, columns, E)
             difference = load_rows(values, node, STRIDE_V, here, C, BLOCK_C) - here_value
             d = tl.where(here[:, None], share * difference * softsign_slope(x), 0.0)
             total += d
             lost += tl.where(here[:, None], share * softsign(x), 0.0)
-            more = ()
-            for e in tl.static_range(E):
-                more = more + (sums[e] + features[e] * d,)  # noqa: RUF005
-            sums = more
+            sums = added(sums, features, d, E)
         store_rows(dtarget, rows, inside, total, C, BLOCK_C)
         store_rows(taken, rows, inside, lost, C, BLOCK_C)
-    channels = tl.arange(0, BLOCK_C)
-    for e in tl.static_range(E):
-        place = parts + (tl.program_id(0).to(tl.int64) * E + e) * C + channels
-        tl.store(place, tl.sum(sums[e], 0), mask=channels < C)
+    store_sums(parts, sums, C, E, BLOCK_C)
 
 
 @triton.jit(do_not_specialize=["num_nodes"])
@@ -102,13 +98,10 @@ def difference_source_grad_kernel(
     total = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
     gained = -load_rows(taken, rows, C, inside, C, BLOCK_C)
     for step in range(0, tl.max(degree, 0)):
-        here = step < degree
-        node = tl.load(nodes + first + step, mask=here, other=0).to(tl.int64)
-        edge = tl.load(edges + first + step, mask=here, other=0).to(tl.int64)
+        here, node, edge = edge_at(nodes, edges, first, degree, step)
         _, arriving = edge_range(target_ptr, node, here)
         x = own + load_rows(target, node, STRIDE_T, here, C, BLOCK_C)
-        for e in tl.static_range(E):
-            x += load_feature(attr, edge, STRIDE_E, e, here) * columns[e]
+        x += weighted(load_features(attr, edge, STRIDE_E, here, E), columns, E)
         share = load_rows(dy, node, STRIDE_DY, here, C, BLOCK_C) / tl.maximum(arriving, 1).to(tl.float32)[:, None]
         difference = here_value - load_rows(values, node, STRIDE_V, here, C, BLOCK_C)
         total += tl.where(here[:, None], share * difference * softsign_slope(x), 0.0)

@@ -28,12 +28,9 @@ def edge_mean_kernel(
     own = load_rows(target, rows, STRIDE_T, inside, C, BLOCK_C)
     total = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
     for step in range(0, tl.max(degree, 0)):
-        here = step < degree
-        node = tl.load(nodes + first + step, mask=here, other=0).to(tl.int64)
-        edge = tl.load(edges + first + step, mask=here, other=0).to(tl.int64)
+        here, node, edge = edge_at(nodes, edges, first, degree, step)
         x = own + load_rows(source, node, STRIDE_S, here, C, BLOCK_C)
-        for e in tl.static_range(E):
-            x += load_feature(attr, edge, STRIDE_E, e, here) * columns[e]
+        x += weighted(load_features(attr, edge, STRIDE_E, here, E), columns, E)
         total += tl.where(here[:, None], gelu(x), 0.0)
     store_rows(y, rows, inside, total / tl.maximum(degree, 1).to(tl.float32)[:, None], C, BLOCK_C)
 
@@ -47,9 +44,7 @@ def target_grad_kernel(
 ):  # fmt: skip
     """Gradients of the target rows of some blocks of nodes, and these nodes' part of the gradient of the weight."""
     columns = load_weight(weight, C, E, BLOCK_C)
-    sums = ()
-    for _ in tl.static_range(E):
-        sums = sums + (tl.zeros([BLOCK_N, BLOCK_C], tl.float32),)  # noqa: RUF005 (Triton does not know the other form)
+    sums = zeros(E, BLOCK_N, BLOCK_C)
     for block in range(0, num_blocks):
         rows = (tl.program_id(0).to(tl.int64) * num_blocks + block) * BLOCK_N + tl.arange(0, BLOCK_N)
         inside = rows < num_nodes
@@ -58,25 +53,15 @@ def target_grad_kernel(
         share = load_rows(dy, rows, STRIDE_DY, inside, C, BLOCK_C) / tl.maximum(degree, 1).to(tl.float32)[:, None]
         total = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
         for step in range(0, tl.max(degree, 0)):
-            here = step < degree
-            node = tl.load(nodes + first + step, mask=here, other=0).to(tl.int64)
-            edge = tl.load(edges + first + step, mask=here, other=0).to(tl.int64)
+            here, node, edge = edge_at(nodes, edges, first, degree, step)
             x = own + load_rows(source, node, STRIDE_S, here, C, BLOCK_C)
-            features = ()
-            for e in tl.static_range(E):
-                features = features + (load_feature(attr, edge, STRIDE_E, e, here),)  # noqa: RUF005
-                x += features[e] * columns[e]
+            features = load_features(attr, edge, STRIDE_E, here, E)
+            x += weighted(features, columns, E)
             d = tl.where(here[:, None], share * gelu_slope(x), 0.0)
             total += d
-            more = ()
-            for e in tl.static_range(E):
-                more = more + (sums[e] + features[e] * d,)  # noqa: RUF005
-            sums = more
+            sums = added(sums, features, d, E)
         store_rows(dtarget, rows, inside, total, C, BLOCK_C)
-    channels = tl.arange(0, BLOCK_C)
-    for e in tl.static_range(E):
-        place = parts + (tl.program_id(0).to(tl.int64) * E + e) * C + channels
-        tl.store(place, tl.sum(sums[e], 0), mask=channels < C)
+    store_sums(parts, sums, C, E, BLOCK_C)
 
 
 @triton.jit(do_not_specialize=["num_nodes"])
@@ -94,13 +79,10 @@ def source_grad_kernel(
     own = load_rows(source, rows, STRIDE_S, inside, C, BLOCK_C)
     total = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
     for step in range(0, tl.max(degree, 0)):
-        here = step < degree
-        node = tl.load(nodes + first + step, mask=here, other=0).to(tl.int64)
-        edge = tl.load(edges + first + step, mask=here, other=0).to(tl.int64)
+        here, node, edge = edge_at(nodes, edges, first, degree, step)
         _, arriving = edge_range(target_ptr, node, here)
         x = own + load_rows(target, node, STRIDE_T, here, C, BLOCK_C)
-        for e in tl.static_range(E):
-            x += load_feature(attr, edge, STRIDE_E, e, here) * columns[e]
+        x += weighted(load_features(attr, edge, STRIDE_E, here, E), columns, E)
         share = load_rows(dy, node, STRIDE_DY, here, C, BLOCK_C) / tl.maximum(arriving, 1).to(tl.float32)[:, None]
         total += tl.where(here[:, None], share * gelu_slope(x), 0.0)
     store_rows(dsource, rows, inside, total, C, BLOCK_C)
@@ -120,14 +102,62 @@ def load_weight(weight, C: tl.constexpr, E: tl.constexpr, BLOCK_C: tl.constexpr)
     columns = ()
     for e in tl.static_range(E):
         column = tl.load(weight + channels * E + e, mask=channels < C, other=0.0).to(tl.float32)
-        columns = columns + (column[None, :],)  # noqa: RUF005
+        columns = columns + (column[None, :],)  # noqa: RUF005 (Triton does not know the other form)
     return columns
 
 
 @triton.jit
-def load_feature(attr, edge, STRIDE: tl.constexpr, e: tl.constexpr, here):
-    """One feature [BLOCK_N, 1] of the edges, in fp32; zero where there is no edge."""
-    return tl.load(attr + edge * STRIDE + e, mask=here, other=0.0).to(tl.float32)[:, None]
+def edge_at(nodes, edges, first, degree, step):
+    """Which nodes of a block have an edge so many places after their first; its other end, and the edge's number."""
+    here = step < degree
+    node = tl.load(nodes + first + step, mask=here, other=0).to(tl.int64)
+    return here, node, tl.load(edges + first + step, mask=here, other=0).to(tl.int64)
+
+
+@triton.jit
+def load_features(attr, edge, STRIDE: tl.constexpr, here, E: tl.constexpr):
+    """Each feature [BLOCK_N, 1] of the edges, in fp32; zero where there is no edge."""
+    features = ()
+    for e in tl.static_range(E):
+        feature = tl.load(attr + edge * STRIDE + e, mask=here, other=0.0).to(tl.float32)
+        features = features + (feature[:, None],)  # noqa: RUF005
+    return features
+
+
+@triton.jit
+def weighted(features, columns, E: tl.constexpr):
+    """What the features bring to each channel [BLOCK_N, BLOCK_C]."""
+    x = 0.0
+    for e in tl.static_range(E):
+        x += features[e] * columns[e]
+    return x
+
+
+@triton.jit
+def zeros(E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
+    """A tile for each feature."""
+    tiles = ()
+    for _ in tl.static_range(E):
+        tiles = tiles + (tl.zeros([BLOCK_N, BLOCK_C], tl.float32),)  # noqa: RUF005
+    return tiles
+
+
+@triton.jit
+def added(tiles, features, d, E: tl.constexpr):
+    """Tiles with each feature times d added."""
+    more = ()
+    for e in tl.static_range(E):
+        more = more + (tiles[e] + features[e] * d,)  # noqa: RUF005
+    return more
+
+
+@triton.jit
+def store_sums(parts, tiles, C: tl.constexpr, E: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Sums of each tile over its rows, to the place of this program."""
+    channels = tl.arange(0, BLOCK_C)
+    for e in tl.static_range(E):
+        place = parts + (tl.program_id(0).to(tl.int64) * E + e) * C + channels
+        tl.store(place, tl.sum(tiles[e], 0), mask=channels < C)
 
 
 @triton.jit
