@@ -95,10 +95,9 @@ def _sizes(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     sizes = sorted({row["nodes"] for row in rows})
-    seen = ", ".join(f"{nodes:,}" for nodes in sorted({row["trained_nodes"] for row in rows}))
     found = [
         "### Elements of other sizes",
-        f"Columns are nodes of a mesh; models were trained at {seen}. {_source(rows)}",
+        f"Columns are nodes of a mesh; models were trained on {SETS[rows[0]['dataset']].sizes()}. {_source(rows)}",
     ]
     for metric, title in (("rel_l2", "relative L2"), ("common_rel_l2", "relative L2 at the nodes of training size")):
         body = _by_model(rows, "nodes", sizes, metric)

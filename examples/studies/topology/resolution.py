@@ -72,7 +72,7 @@ def generate(study: StudySet, nodes: int, args: argparse.Namespace) -> Path:
     """The file of one size; its geometry is that of the split "test" of the training data."""
     config = study.config(False)
     none = {f"num_{split}": 0 for split in config.splits}
-    config = replace(config, **none | {"num_test": args.samples}, num_nodes=nodes, geometry_nodes=args.trained)
+    config = replace(config, **none | {"num_test": args.samples}, num_nodes=nodes, geometry_nodes=config.num_nodes)
     path = args.out / "resolution" / f"{study.name}-{nodes}.h5"
     return import_module(f"flare_datasets.{study.kind}").generate(path, config, num_workers=args.workers)
 
@@ -115,7 +115,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
     parser.add_argument("--samples", type=int, default=20, help="of each set, at each size")
     parser.add_argument("--nodes", type=int, nargs="+", default=[2_000, 5_000, 10_000, 40_000], help="sizes of meshes")
-    parser.add_argument("--trained", type=int, default=5_000, help="nodes of the meshes that models were trained on")
+    parser.add_argument(
+        "--trained",
+        type=int,
+        default=5_000,
+        help="nodes that other sizes are compared with, about as many as the meshes trained on have",
+    )
     parser.add_argument("--workers", type=int, default=None, help="processes that make meshes; all cores by default")
     args = parser.parse_args()
     if args.samples < 1:

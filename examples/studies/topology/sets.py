@@ -19,7 +19,7 @@ class StudySet:
         boundary: what the named sets are.
         splits: split of the file → its name in tables.
         counts: samples of each split, whole and quick.
-        nodes: of each mesh, or the least and the most.
+        nodes: of each mesh, or the least and the most: differences along the mesh have to be seen at several sizes.
         options: further settings of the generator.
         kind: "slit_plates" or "unit_cells".
         harmonic: what the harmonic inputs are of.
@@ -61,6 +61,11 @@ class StudySet:
         # Coarse elements are wide, and openings are counted in them.
         narrow = {"opening": (0.25, 1.0)} if quick and self.kind == "slit_plates" else {}
         return cls(num_nodes=1_500 if quick else self.nodes, **counts, **self.options, **narrow)
+
+    def sizes(self) -> str:
+        """How many nodes a mesh has, in words."""
+        least, most = (self.nodes, self.nodes) if isinstance(self.nodes, int) else self.nodes
+        return f"{most:,} nodes" if least == most else f"{least:,} to {most:,} nodes"
 
     def generate(self, folder: Path, quick: bool, num_workers: int | None) -> Path:
         """Make the file, or take it as it is."""

@@ -186,8 +186,9 @@ def caption(lines: Sequence[Line], rows: Sequence[Row]) -> str:
     """
     mine = [row for line in lines for row in line.rows]
     meshes = ", ".join(f"{count:,}" for count in sorted({row["train_meshes"] for row in mine}))
+    meshes += f" meshes of {SETS[mine[0]['dataset']].sizes()}"
     facts = [
-        f"Trained on {meshes} meshes for {shared({line.name: f'{line.seconds:g} s' for line in lines})}",
+        f"Trained on {meshes} for {shared({line.name: f'{line.seconds:g} s' for line in lines})}",
         shared({line.name: counted(line.rows) for line in lines}),
         origin(mine),
     ]
