@@ -41,7 +41,7 @@ class Architecture:
         separate_decode: own queries and keys from latents to points.
         mlp_ratio: hidden width of the feed-forward in units of C, and of that of the loads in units of their width.
         load_rounds: rounds a block of learned differences along the mesh of what carries the loads, where the model has
-            `loads`; 0 for none. For stresses, on meshes about as fine as those trained on.
+            `loads`; 0 for none. For stresses, trained on meshes of several sizes: differences shrink with the elements.
         load_channels: width of what carries the loads, where the model has `loads`; None for `channels`.
         num_frequencies: octaves of sines and cosines of the position; the first has the period of the domain.
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import torch
 
 import flare_connect as fc
 from flare_connect.mesh import write_store
+from flare_connect.metrics import MeshErrors
+from flare_connect.models.features import build_graph
 
-MODULES = ("tables", "report", "showing", "trained", "jobs", "contestants", "sets")
+MODULES = ("tables", "report", "showing", "trained", "jobs", "preparing", "shelf", "contestants", "sets")
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +273,36 @@ def test_median_mesh_is_drawn_as_models_see_it(study, cells_file, tmp_path, monk
     monkeypatch.setattr(sys, "argv", [*options[:-1], "serpentine", "--save", str(picture)])
     with pytest.raises(SystemExit, match="no split 'serpentine'"):
         showing.main(showing.arguments())
+
+
+def test_graphs_are_kept_as_long_as_what_they_follow_from(study, cells_file, monkeypatch):
+    """What a run finds is what it would make: graphs, and what errors need of each mesh."""
+    preparing, few = study("preparing"), study("sets").SETS["cells"]
+    few = replace(few, splits={"shift": "more holes"})
+    with fc.MeshStore(cells_file) as store:
+        splits = {"train": [0], "val": [], "shift": [0, 1, 2]}
+        monkeypatch.setattr(fc.MeshStore, "split", lambda self, name: splits[name])
+        monkeypatch.setattr(preparing, "_TOGETHER", 2)
+        arch = [fc.Architecture(num_latents=4)]
+        prepared = preparing.prepare(few, cells_file, 1, arch)
+        files = {file: file.stat().st_mtime_ns for file in cells_file.with_name("cells-graphs").glob("*.safetensors")}
+        assert len(files) == 3
+        for graph, error, index in zip(
+            prepared.view("shift", True, torch.device("cpu")), prepared.errors("shift"), splits["shift"], strict=True
+        ):
+            alone, whole = store[index], MeshErrors.prepare(store[index])
+            for key, value in build_graph(alone, prepared.config, with_targets=True).to_dict().items():
+                assert torch.equal(graph[key], value) if isinstance(value, torch.Tensor) else graph[key] == value
+            guess, truth = alone.point_data["von_mises"] + 1, alone.point_data["von_mises"]
+            assert error.of(guess, truth) == pytest.approx(whole.of(guess, truth), nan_ok=True)
+    lost = next(iter(files))
+    lost.unlink()
+    preparing.prepare(few, cells_file, 1, arch)
+    now = {file: file.stat().st_mtime_ns for file in files}
+    assert [file for file in files if now[file] != files[file]] == [lost]
+    for change in (lambda: preparing.prepare(few, cells_file, 1, [fc.Architecture(num_latents=8)]),
+                   lambda: (monkeypatch.setattr(preparing, "_digest_of_code", lambda: "other"),
+                            preparing.prepare(few, cells_file, 1, arch))):  # fmt: skip
+        before = {file: file.stat().st_mtime_ns for file in files}
+        change()
+        assert all(file.stat().st_mtime_ns != before[file] for file in files)

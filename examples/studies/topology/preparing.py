@@ -1,5 +1,6 @@
 """Graphs and what errors need, of every mesh, made once in all cores for all runs."""
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -17,6 +18,9 @@ from shelf import Shelf
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+import flare_connect.mesh
+import flare_connect.metrics
+import flare_connect.models
 from flare_connect.files import write_atomically
 from flare_connect.mesh import MeshStore, anchor_costs
 from flare_connect.metrics import MeshErrors
@@ -91,7 +95,7 @@ class Prepared:
 def prepare(study: StudySet, path: Path, num_workers: int, architectures: list[Architecture]) -> Prepared:
     """Everything of a file that models of these architectures read, with a progress bar.
 
-    It stays in a folder beside the file, for the next run with the same data and models; what is there of an
+    It stays in a folder beside the file, for the next run with the same data, models and code; what is there of an
     interrupted one is taken as it is.
     """
     most: dict[str, int] = {}
@@ -101,7 +105,7 @@ def prepare(study: StudySet, path: Path, num_workers: int, architectures: list[A
     with MeshStore(path) as store:
         splits = {name: [int(i) for i in store.split(name)] for name in ("train", "val", *study.splits)}
         config = config_of(study, store)
-        known = {"config": config.to_dict(), "data": store.digest, "splits": splits}
+        known = {"config": config.to_dict(), "data": store.digest, "splits": splits, "code": _digest_of_code()}
     folder = path.with_name(f"{path.stem}-graphs")
     most = _made_for(folder, known, most)
     files = {
@@ -144,6 +148,15 @@ def _made_for(folder: Path, known: dict[str, Any], costs: dict[str, int]) -> dic
     folder.mkdir(parents=True)
     write_atomically(state, json.dumps({"known": known, "costs": costs}).encode())
     return costs
+
+
+def _digest_of_code() -> str:
+    """Of everything that features, costs and errors follow from."""
+    found = hashlib.sha256()
+    for module in (flare_connect.mesh, flare_connect.metrics, flare_connect.models):
+        for file in sorted(Path(module.__path__[0]).rglob("*.py")):
+            found.update(file.read_bytes())
+    return found.hexdigest()
 
 
 def _alone() -> None:

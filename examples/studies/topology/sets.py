@@ -86,10 +86,11 @@ SETS = {
     for s in (
         StudySet(
             name="plates", kind="slit_plates", output="stress", measured="von_mises",
-            conditions=("traction",), directional=("traction",), nodes=(2_000, 8_000),
+            conditions=("traction",), directional=("traction",), nodes=(2_500, 7_500),
             boundary={"left": "fixed", "right": "traction:traction", "*": "free"}, harmonic="boundary",
             loads=("traction",), splits=_PLATE_SPLITS, counts=_PLATES,
-            options={"physics": "elasticity", "serpentine_slits": (2, 3), "long_slit": (0.45, 0.6)},
+            options={"physics": "elasticity", "serpentine_slits": (2, 3), "long_slit": (0.45, 0.6),
+                     "opening": (0.25, 2.25)},
         ),
         StudySet(
             name="heat", kind="slit_plates", output="temperature", measured="temperature",
