@@ -70,7 +70,8 @@ class Results:
         """Keep rows, on disk too."""
         self.rows += rows
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, json.dumps(self.rows, indent=1, sort_keys=True).encode() + b"\n")
+        lines = ",\n".join(json.dumps(row, sort_keys=True) for row in self.rows)  # a row is a line
+        write_atomically(self.path, f"[\n{lines}\n]\n".encode())
 
     def best_rate(self, model: str, rates: list[float]) -> float:
         """The tried learning rate whose validation error was least."""
