@@ -260,6 +260,8 @@ def test_a_field_the_model_lacks():
         ({"anchor_scales": (1.0, 2.0, 3.0), "num_heads": 2}, "names 3 scales for `num_heads` = 2"),
         ({"attention": False}, "does nothing without `attention`"),
         ({"num_blocks": 0}, "`num_blocks` must be at least 1, got 0"),
+        ({"load_rounds": -1}, "`load_rounds` must be 0 or more, got -1"),
+        ({"load_rounds": 1, "message_passing": False}, "`load_rounds` needs the edges of `message_passing`"),
         ({"qk_norm": True, "queries": "adapted"}, "always normalise"),
     ],
 )

@@ -56,19 +56,25 @@ def fitted(**options):
     return surrogate.double()
 
 
-def answer(surrogate, **loads):
-    graph = surrogate.build_graph(plate(**loads))
+def doubled(graph):
+    """In double precision."""
+    graph = graph.clone()
     for key, value in graph.to_dict().items():
         if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
             graph[key] = value.double()
+    return graph
+
+
+def answer(surrogate, **loads):
     with torch.no_grad():
-        return surrogate.output_statistics.inverse(surrogate(graph))
+        return surrogate.output_statistics.inverse(surrogate(doubled(surrogate.build_graph(plate(**loads)))))
 
 
+@pytest.mark.parametrize("load_rounds", [0, 2])
 @pytest.mark.parametrize("anchors", ["diffusion", "none"])
 @pytest.mark.parametrize("harmonic", ["boundary", ""])
-def test_answers_to_loads_add_up(anchors, harmonic):
-    surrogate = fitted(harmonic=harmonic, architecture={"anchors": anchors})
+def test_answers_to_loads_add_up(anchors, harmonic, load_rounds):
+    surrogate = fitted(harmonic=harmonic, architecture={"anchors": anchors, "load_rounds": load_rounds})
     hot = answer(surrogate, temperatures=(3.0, 1.0), sources=0.0)
     heated = answer(surrogate, temperatures=(0.0, 0.0), sources=2.0)
     both = answer(surrogate, temperatures=(3.0, 1.0), sources=2.0)
@@ -148,3 +154,23 @@ def test_what_cannot_be_is_refused():
     off = {"attention": False, "anchors": "none", "boundary_tokens": False, "quadrature": False}
     with pytest.raises(ConfigError, match="`loads` go through the attention"):
         config(architecture=off)
+
+
+def test_differences_move_loads_along_the_mesh(tmp_path):
+    """Without attention to carry them, a source is felt as many edges away as there are rounds; saving keeps them."""
+    surrogate = fitted(harmonic="", architecture={"load_rounds": 2, "anchors": "none"})
+    for block in surrogate.trunk.load_blocks:
+        torch.nn.init.zeros_(block.attention.output.weight)
+    graph = surrogate.build_graph(plate())
+    other = graph.clone()
+    other.x[24, -1] += 1.0  # the source in the middle of 7 x 7
+    with torch.no_grad():
+        changed = (surrogate(doubled(other)) - surrogate(doubled(graph))).abs().sum(1) > 0
+        kept = fc.FlareConnect.from_pretrained(surrogate.float().save_pretrained(tmp_path / "model"))
+        assert torch.equal(kept(graph), surrogate(graph))
+    reached = torch.zeros(49, dtype=torch.bool)
+    reached[24] = True
+    for _ in range(2 * 2):  # rounds a block × blocks
+        reached[graph.edge_index[1][reached[graph.edge_index[0]]]] = True
+    assert torch.equal(changed, reached)
+    assert not reached.all()
