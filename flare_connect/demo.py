@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flare_connect.mesh import Mesh
     from flare_connect.models import FlareConnect
     from flare_connect.train import TrainConfig
+    from flare_datasets.unit_cells import UnitCellConfig
 
 SHIPPED = "unit-cells"
 
@@ -41,29 +42,17 @@ def run_demo(
     Raises:
         ConfigError: if gmsh or scikit-fem is missing.
     """
-    try:
-        from flare_datasets.unit_cells import UnitCellConfig, generate
-    except ImportError as error:
-        raise ConfigError(f"{error.name} is missing: pip install 'flare-connect[generate]'") from error
     import torch
 
     import flare_connect as fc
     from flare_connect.metrics import relative_l2
 
+    cells = _cells(num_train, num_test, num_nodes)
     shipped = fc.FlareConnect.from_pretrained(SHIPPED)
     print(f"1/4  {num_train + 2 * num_test} finite-element cells")
-    # One hole a cell: what a small model learns within minutes. The defaults, up to four holes that nearly touch, want
-    # a GPU.
-    cells = UnitCellConfig(
-        num_train=num_train, num_val=num_test, num_test=0, num_shift=0, num_nodes=num_nodes, num_holes=(1, 1), seed=1
-    )
     # Coarse meshes train fast, and what is learned there holds on fine ones. The shipped model knows fine ones only.
     unseen = replace(cells, num_train=0, num_val=0, num_test=num_test, num_nodes=test_nodes)
-    path = generate(out / "cells.h5", cells)
-    with fc.MeshStore(path) as store:
-        mean = store.statistics("train")["von_mises"]["mean"][0]
-    with fc.MeshStore(generate(out / "unseen.h5", unseen)) as store:
-        meshes = list(store)
+    path, mean, meshes = _generated(out, cells, unseen)
 
     print("2/4  training")
     config = _training(path, out / "model", epochs)
@@ -94,6 +83,33 @@ def run_demo(
         f"(predicting the training mean: {found['rel_l2_of_mean']:.3f})"
     )
     return found
+
+
+def _cells(num_train: int, num_test: int, num_nodes: int) -> "UnitCellConfig":
+    """What a small model learns within minutes: one hole a cell.
+
+    The defaults, up to four holes that nearly touch, want a GPU.
+    """
+    try:
+        from flare_datasets.unit_cells import UnitCellConfig, generate  # noqa: F401 (needed after this, named if missing)
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is missing: pip install 'flare-connect[generate]'") from error
+
+    return UnitCellConfig(
+        num_train=num_train, num_val=num_test, num_test=0, num_shift=0, num_nodes=num_nodes, num_holes=(1, 1), seed=1
+    )
+
+
+def _generated(out: Path, cells: "UnitCellConfig", unseen: "UnitCellConfig") -> "tuple[Path, float, list[Mesh]]":
+    """The file to train on, the mean of its von Mises stress, and the cells to test on."""
+    from flare_connect.mesh import MeshStore
+    from flare_datasets.unit_cells import generate
+
+    path = generate(out / "cells.h5", cells)
+    with MeshStore(path) as store:
+        mean = float(store.statistics("train")["von_mises"]["mean"][0])
+    with MeshStore(generate(out / "unseen.h5", unseen)) as store:
+        return path, mean, list(store)
 
 
 def _training(data: Path, output: Path, epochs: int) -> "TrainConfig":

@@ -1,5 +1,6 @@
 """Small meshes that many tests share."""
 
+import numpy as np
 import torch
 
 from flare_connect.mesh import Mesh, NamedSet, find_periodic_pairs
@@ -37,6 +38,16 @@ def plate(n=6, m=None, *, hole=True, seed=0, dim=2, stress=True):
         sets={"left": left},
         units={"stress": "MPa"},
     )
+
+
+def square(side):
+    """Coordinates `[N]` and `[N]`, triangles, and the pairs of left and right nodes of a unit square of side² nodes."""
+    x, y = (grid.ravel() for grid in np.meshgrid(*[np.linspace(0, 1, side)] * 2, indexing="ij"))
+    corner = (np.arange(side - 1)[:, None] * side + np.arange(side - 1)).ravel()
+    triangles = np.concatenate(
+        [np.stack([corner, corner + side, corner + side + 1], 1), np.stack([corner, corner + side + 1, corner + 1], 1)]
+    )
+    return x, y, triangles, np.stack([np.arange(side), np.arange(side) + side * (side - 1)])
 
 
 def periodic_cell(n=12, strain=(0.01, -0.004, 0.003)):

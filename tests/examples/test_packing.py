@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from fixtures_meshes import square
 
 import flare_connect as fc
 from flare_connect.mesh import write_store
@@ -26,12 +27,7 @@ def cell(seed):
     """A periodic square with fields as the set `cells` has them, its nodes in any order."""
     rng = np.random.default_rng(seed)
     side = 13
-    x, y = (grid.ravel() for grid in np.meshgrid(*[np.linspace(0, 1, side)] * 2, indexing="ij"))
-    corner = (np.arange(side - 1)[:, None] * side + np.arange(side - 1)).ravel()
-    triangles = np.concatenate(
-        [np.stack([corner, corner + side, corner + side + 1], 1), np.stack([corner, corner + side + 1, corner + 1], 1)]
-    )
-    pairs = np.stack([np.arange(side), np.arange(side) + side * (side - 1)])
+    x, y, triangles, pairs = square(side)
     place = rng.permutation(side * side)
     order = np.argsort(place)
     stress = np.stack([1e3 * np.sin(3 * x) + 7, np.full_like(x, -2.5), x * y], 1)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fixtures_meshes import square
 
 import flare_connect as fc
 from flare_connect.mesh import write_store
@@ -206,12 +207,7 @@ def test_other_sizes_and_ranks_have_tables(study, tmp_path):
 def cells_file(tmp_path):
     """Three small cells in the split `shift`, with fields as the set `cells` has them."""
     side = 9
-    x, y = (grid.ravel() for grid in np.meshgrid(*[np.linspace(0, 1, side)] * 2, indexing="ij"))
-    corner = (np.arange(side - 1)[:, None] * side + np.arange(side - 1)).ravel()
-    triangles = np.concatenate(
-        [np.stack([corner, corner + side, corner + side + 1], 1), np.stack([corner, corner + side + 1, corner + 1], 1)]
-    )
-    pairs = np.stack([np.arange(side), np.arange(side) + side * (side - 1)])
+    x, y, triangles, pairs = square(side)
     meshes = [
         fc.Mesh.from_arrays(
             np.stack([x, y], 1), {"triangle": triangles},

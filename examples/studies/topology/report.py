@@ -148,7 +148,9 @@ def _source(rows: Sequence[Row]) -> str:
         tables.called(model, rows[0]["dataset"]): tables.counted(row for row in rows if row["model"] == model)
         for model in dict.fromkeys(row["model"] for row in rows)
     }
-    return f"{tables.shared(seeds)}. {tables.origin(rows)}: `{rows[0]['command']}`."
+    counts = sorted({row["num_meshes"] for row in rows if "num_meshes" in row})
+    meshes = f"Means over {' or '.join(map(str, counts))} meshes. " if counts else ""
+    return f"{meshes}{tables.shared(seeds)}. {tables.origin(rows)}: `{rows[0]['command']}`."
 
 
 def _splits(lines: Iterable[tables.Line]) -> list[str]:

@@ -1,11 +1,11 @@
-"""Trained on meshes of one size, tested on the same plates and cells in larger and smaller elements.
+"""Tested on the same plates and cells in larger and smaller elements, beyond the sizes of meshes trained on too.
 
     python examples/studies/topology/resolution.py --models runs/studies/topology/models/*/seed0
 
 Draws the samples of the split "id" once and meshes them at each of `--nodes`. A row of `results/resolution.json` is a
-model at one size: its errors there, and `ratio_to_trained`, that of `rel_l2` to the one at the size it was trained at.
+model at one size: its errors there, and `ratio_to_trained`, that of `rel_l2` to the one at `--trained` nodes.
 Stress at tips grows without limit as elements shrink, so the truth changes too: `truth_change` is how far it is,
-carried to the nodes of the mesh of training size, from the truth there; `common_rel_l2` is the error at those nodes.
+carried to the nodes of the mesh of that size, from the truth there; `common_rel_l2` is the error at those nodes.
 Rows that are there are not made again.
 """
 
