@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Settings of a data set in splits: fields `num_<split>` for each, `num_nodes`, `geometry_nodes` and `seed`.
+    """Settings of a data set in splits: fields `num_<split>` for each, `num_nodes`, `log_nodes`, `geometry_nodes` and
+    `seed`.
 
     Attributes:
         splits: names of the splits, in the order of the file. A split's place in it seeds its samples: new ones go to
@@ -28,6 +29,7 @@ class SplitConfig:
     if TYPE_CHECKING:  # fields of the data sets, each in its own place
         num_nodes: int | tuple[int, int]
         seed: int
+        log_nodes: bool
         geometry_nodes: int | tuple[int, int] | None
 
     def __post_init__(self) -> None:
@@ -38,6 +40,8 @@ class SplitConfig:
         names = [f"num_{split}" for split in self.splits]
         for name in (*names, "seed"):
             check_integer(name, getattr(self, name), 0)
+        if not isinstance(self.log_nodes, bool):
+            raise ConfigError(f"`log_nodes` must be true or false, got {self.log_nodes!r}")
         _check_nodes("num_nodes", self.num_nodes)
         if self.geometry_nodes is not None:
             _check_nodes("geometry_nodes", self.geometry_nodes)
@@ -69,7 +73,10 @@ class SplitConfig:
     def draw_nodes(self, rng: np.random.Generator) -> tuple[int, int]:
         """Mesh vertices that the geometry of a sample is drawn for, and those aimed at."""
         least, most = self.node_range
-        drawn = int(rng.integers(least, most + 1))
+        if self.log_nodes:
+            drawn = round(least * (most / least) ** rng.random())
+        else:
+            drawn = int(rng.integers(least, most + 1))
         if self.geometry_nodes is None or isinstance(self.num_nodes, tuple):
             return drawn, drawn
         return drawn, self.num_nodes

@@ -104,9 +104,24 @@ def test_same_cell_and_strain_in_other_elements():
     assert UnitCellConfig(**coarse.parameters()) == coarse
 
 
+def test_nodes_drawn_in_their_logarithm():
+    """As many meshes from 1,000 to 2,000 nodes as from 8,000 to 16,000; files of before are still known."""
+    config = dataclasses.replace(CONFIG, num_nodes=(1_000, 16_000), log_nodes=True)
+    rng = np.random.default_rng(0)
+    drawn = np.array([config.draw_nodes(rng) for _ in range(4_000)])
+    assert np.array_equal(drawn[:, 0], drawn[:, 1])
+    assert drawn.min() >= 1_000
+    assert drawn.max() <= 16_000
+    octaves = np.histogram(np.log2(drawn[:, 0] / 1_000), bins=4, range=(0, 4))[0] / len(drawn)
+    assert np.allclose(octaves, 0.25, atol=4 * np.sqrt(0.25 * 0.75 / len(drawn)))
+    assert "log_nodes" not in CONFIG.parameters()
+    assert UnitCellConfig(**config.parameters()) == config
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        ({"log_nodes": 1}, "`log_nodes` must be true or false, got 1"),
         ({"num_contact": -1}, "`num_contact`.*-1"),
         ({"num_contact": 1, "num_holes": (1, 1)}, "allows no pair"),
         ({"thin_holes": (2, 8)}, "`thin_holes`"),

@@ -68,6 +68,7 @@ class SlitPlateConfig(SplitConfig):
         seed: same seed, same samples.
         geometry_nodes: `num_nodes` of another data set of the same seed: its slits and loads are drawn, meshed with
             `num_nodes` vertices (one number then): the same problem in other elements. None draws for `num_nodes`.
+        log_nodes: draw nodes evenly in their logarithm: as many meshes from 2,000 to 4,000 as from 4,000 to 8,000.
 
     Raises:
         ConfigError: a value is out of range, a setting belongs to the other physics, or slits do not fit.
@@ -78,7 +79,7 @@ class SlitPlateConfig(SplitConfig):
     """
 
     splits = SPLITS
-    added = frozenset({"geometry_nodes"})
+    added = frozenset({"geometry_nodes", "log_nodes"})
 
     physics: str
     num_train: int = 1_000
@@ -108,6 +109,7 @@ class SlitPlateConfig(SplitConfig):
     poisson_ratio: float = 0.3
     seed: int = 0
     geometry_nodes: int | tuple[int, int] | None = None
+    log_nodes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -50,6 +50,7 @@ class UnitCellConfig(SplitConfig):
         seed: same seed, same samples.
         geometry_nodes: `num_nodes` of another data set of the same seed: its holes and strains are drawn, meshed with
             `num_nodes` vertices (one number then): the same problem in other elements. None draws for `num_nodes`.
+        log_nodes: draw nodes evenly in their logarithm: as many meshes from 2,000 to 4,000 as from 4,000 to 8,000.
 
     Raises:
         ConfigError: a value is out of range, or holes of the least porosity do not fit into the cell.
@@ -59,7 +60,7 @@ class UnitCellConfig(SplitConfig):
     """
 
     splits = SPLITS
-    added = frozenset({"num_contact", "num_thin", "thin_holes", "geometry_nodes"})
+    added = frozenset({"num_contact", "num_thin", "thin_holes", "geometry_nodes", "log_nodes"})
 
     num_train: int = 1_000
     num_test: int = 200
@@ -83,6 +84,7 @@ class UnitCellConfig(SplitConfig):
     num_thin: int = 0
     thin_holes: tuple[int, int] = (8, 14)
     geometry_nodes: int | tuple[int, int] | None = None
+    log_nodes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

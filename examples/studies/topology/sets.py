@@ -97,7 +97,8 @@ SETS = {
             conditions=("temperatures",), inputs=("source",),
             boundary={"left": "value:temperatures[0]", "right": "value:temperatures[1]", "*": "free"},
             harmonic="boundary", loads=("temperatures", "source"),
-            splits=_PLATE_SPLITS, counts=_PLATES, options={"physics": "heat"},
+            splits=_PLATE_SPLITS, counts=_PLATES, nodes=(2_500, 7_500),
+            options={"physics": "heat", "opening": (0.25, 2.25)},
         ),
         StudySet(
             name="cells", kind="unit_cells", output="stress", measured="von_mises", conditions=("macro_strain",),
@@ -107,6 +108,13 @@ SETS = {
             splits={"test": "id", "shift": "more holes", "contact": "near contact", "thin": "thin bridges"},
             counts={"num_train": 2_000, "num_val": 50, "num_test": 100, "num_shift": 100, "num_contact": 50,
                     "num_thin": 50},
+        ),
+        # For meshes much finer than those of `cells`, on which differences have to be seen.
+        StudySet(
+            name="wide", kind="unit_cells", output="stress", measured="von_mises", conditions=("macro_strain",),
+            directional=("macro_strain",), boundary={"holes": "free"}, harmonic="macro_strain", options={"log_nodes": True},
+            nodes=(1_500, 40_000), loads=("macro_strain",), splits={"test": "id"},
+            counts={"num_train": 1_500, "num_val": 50, "num_test": 50, "num_shift": 0},
         ),
     )
 }  # fmt: skip
