@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Settings of a data set in splits: fields `num_<split>` for each, `num_nodes`, `log_nodes`, `geometry_nodes` and
-    `seed`.
+    """Settings of a data set in splits.
+
+    Fields are `num_<split>` for each split, `num_nodes`, `log_nodes`, `geometry_nodes` and `seed`.
 
     Attributes:
         splits: names of the splits, in the order of the file. A split's place in it seeds its samples: new ones go to
@@ -73,10 +74,7 @@ class SplitConfig:
     def draw_nodes(self, rng: np.random.Generator) -> tuple[int, int]:
         """Mesh vertices that the geometry of a sample is drawn for, and those aimed at."""
         least, most = self.node_range
-        if self.log_nodes:
-            drawn = round(least * (most / least) ** rng.random())
-        else:
-            drawn = int(rng.integers(least, most + 1))
+        drawn = round(least * (most / least) ** rng.random()) if self.log_nodes else int(rng.integers(least, most + 1))
         if self.geometry_nodes is None or isinstance(self.num_nodes, tuple):
             return drawn, drawn
         return drawn, self.num_nodes

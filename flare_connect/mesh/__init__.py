@@ -3,7 +3,6 @@
 from flare_connect.mesh.anchoring import CostKind, anchor_costs
 from flare_connect.mesh.cache import MeshCache
 from flare_connect.mesh.cells import CELL_KINDS, CellKind
-from flare_connect.mesh.coarse import CoarseMesh, coarse_mesh
 from flare_connect.mesh.conditions import Condition, Conditions, Place, Values
 from flare_connect.mesh.defects import Defects, find_defects, merge_duplicate_nodes, remove_orphans
 from flare_connect.mesh.diffusion import diffusion_cost
@@ -45,8 +44,6 @@ __all__ = [
     "anchor_costs",
     "CostKind",
     "clusters",
-    "CoarseMesh",
-    "coarse_mesh",
     "partition",
     "laplacian_modes",
     "harmonic_extension",

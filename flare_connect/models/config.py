@@ -31,8 +31,6 @@ class Architecture:
         anchor_scales: κ of the diffusion costs, see `flare_connect.mesh.diffusion_cost`; heads take them in turn.
         message_passing: message passing along the mesh in each block, after the attention.
         num_rounds: rounds of it a block.
-        cluster_latents: latents a head of attention within each cluster around the anchors, in each block; 0 for none.
-        coarse_rounds: rounds along the coarse graph of the clusters around the anchors in each block; 0 for none.
         boundary_tokens: boundary nodes as tokens that the latents gather from.
         quadrature: weigh points by their node volume in the gather, so that refining the mesh keeps the answer.
         queries: latent queries, "fixed" or "adapted" to each mesh.
@@ -57,8 +55,6 @@ class Architecture:
     anchor_scales: tuple[float, ...] = (1.0, 60.0)
     message_passing: bool = True
     num_rounds: int = 1
-    cluster_latents: int = 0
-    coarse_rounds: int = 0
     boundary_tokens: bool = True
     quadrature: bool = True
     queries: Literal["fixed", "adapted"] = "fixed"
@@ -87,9 +83,8 @@ class Architecture:
                 f"`num_frequencies` must be ≥ 0 and `num_kv_layers` ≥ −1, got {self.num_frequencies} and "
                 f"{self.num_kv_layers}"
             )
-        for name in ("coarse_rounds", "cluster_latents", "load_rounds"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
+        if self.load_rounds < 0:
+            raise ConfigError(f"`load_rounds` must be 0 or more, got {self.load_rounds}")
         if self.num_rounds > 1 and not self.message_passing:
             raise ConfigError("`num_rounds` does nothing without `message_passing`: set it to 1")
         if self.load_rounds and not self.message_passing:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from flare_connect.errors import InputError
-from flare_connect.mesh import Mesh, MeshCache, anchor_costs, anchors, coarse_mesh
+from flare_connect.mesh import Mesh, MeshCache, anchor_costs
 from flare_kernels import Segments
 
 from .boundary import (
@@ -58,28 +58,9 @@ def num_edge_features(config: FlareConnectConfig) -> int:
     return config.dim + 3
 
 
-def num_coarse_features(config: FlareConnectConfig) -> int:
-    """Width of the features of coarse edges: mean direction over the border, log of the way between anchors."""
-    return config.dim + 1
-
-
 def num_condition_features(config: FlareConnectConfig) -> int:
     """Width G of the per-mesh features: the conditions and the log of the mesh's size."""
     return sum(config.conditions.values()) + 1
-
-
-class MeshGraph(Data):
-    """A graph whose clusters are numbered on over a batch: M + 1 of each mesh, the last for what no anchor reaches."""
-
-    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """What is added to the indices of the next mesh."""
-        if key in ("cluster", "coarse_edges"):
-            return self.num_clusters
-        return super().__inc__(key, value, *args, **kwargs)
-
-    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Which axis grows over a batch."""
-        return 1 if key == "coarse_edges" else super().__cat_dim__(key, value, *args, **kwargs)
 
 
 def build_graph(
@@ -98,8 +79,7 @@ def build_graph(
         directional conditions, values given at the boundary, harmonic inputs, inputs),
         `edge_index [2, E]`, `edge_attr [E, dim + 3]`, `boundary_index [Nb]`, `log_weight [N]`, `condition [1, G]` and,
         if asked for, `y [N, Cout]`; all float32, inputs and targets not normalised. With anchors also `cost [N, S, M]`
-        in half precision; with clusters `cluster [N]`, and for coarse cycles `coarse_edges [2, Ec]` and
-        `coarse_attr [Ec, dim + 1]`.
+        in half precision.
 
     Raises:
         InputError: if the mesh has another dimension, lacks a field or a set, or its conditions leave the harmonic
@@ -114,7 +94,7 @@ def build_graph(
     boundary, flags = _boundary(mesh, at)
     layer = _boundary_layer(mesh, boundary, half_size)
     normals = layer[:, -config.dim :]
-    graph = MeshGraph(
+    graph = Data(
         x=torch.cat(
             [
                 _positions(scaled, config.architecture.num_frequencies),
@@ -138,15 +118,7 @@ def build_graph(
     if arch.anchors != "none":
         options: dict[str, Any] = {"kind": arch.anchors, "scales": arch.anchor_scales}
         kept = partial(cache, anchor_costs) if cache else anchor_costs
-        nodes, graph.cost = kept(mesh, arch.num_latents, **options)
-    if arch.coarse_rounds or arch.cluster_latents:
-        if arch.anchors == "none":
-            nodes = anchors(mesh, min(arch.num_latents, mesh.num_nodes - len(mesh.orphan_nodes)))[0]
-        coarse = coarse_mesh(mesh, nodes)
-        graph.cluster, graph.num_clusters = coarse.cluster, arch.num_latents + 1
-        if arch.coarse_rounds:
-            lengths = (coarse.length / half_size).log()[:, None]
-            graph.coarse_edges, graph.coarse_attr = coarse.edges, torch.cat([coarse.direction, lengths], dim=1).float()
+        graph.cost = kept(mesh, arch.num_latents, **options)[1]
     if with_targets:
         graph.y = torch.cat([_columns(mesh.point_data[name]) for name in config.outputs], dim=1).float()
     return graph

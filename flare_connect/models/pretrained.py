@@ -15,7 +15,7 @@ from flare_connect.files import write_atomically
 from .shipped import model_folder, shipped_models
 
 FORMAT = "flare_connect.model"
-VERSION = 3  # raised whenever models of before cannot be read
+VERSION = 4  # raised whenever models of before cannot be read
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from flare_connect.mesh import Mesh, MeshCache
-from flare_connect.nn import Anchors, ClusterOrder, CoarseGraph
+from flare_connect.nn import Anchors
 from flare_kernels import EdgePlan, Segments, spread
 
 from .boundary import Boundary, with_boundary
 from .config import FlareConnectConfig
 from .features import (
     build_graph,
-    num_coarse_features,
     num_condition_features,
     num_edge_features,
     num_node_features,
@@ -60,7 +59,6 @@ class FlareConnect(nn.Module):
             arch,
             features=len(self.columns.other_nodes),
             edge_features=num_edge_features(config) if arch.message_passing else 0,
-            coarse_features=num_coarse_features(config) if arch.coarse_rounds else 0,
             conditions=len(self.columns.other_meshes),
             outputs=sum(config.outputs.values()),
             loads=self.columns.count,
@@ -110,8 +108,6 @@ class FlareConnect(nn.Module):
             "edge_attr": graph.edge_attr if arch.message_passing else None,
             "plan": plan,
             "anchors": self._anchors(graph) if arch.num_scales else None,
-            "clusters": self._clusters(graph, segments.num_segments) if arch.cluster_latents else None,
-            "coarse": self._coarse(graph, segments.num_segments) if arch.coarse_rounds else None,
         }
 
     def build_graph(self, mesh: Mesh, *, with_targets: bool = False, cache: MeshCache | None = None) -> Data:
@@ -180,20 +176,6 @@ class FlareConnect(nn.Module):
         if self.config.architecture.boundary_tokens:
             tokens = graph.cost[graph.boundary_index].transpose(1, 2)
         return Anchors(cost=graph.cost.transpose(1, 2), typical=self.typical_cost, token_cost=tokens)
-
-    def _clusters(self, graph: Data, num_meshes: int) -> ClusterOrder:
-        count = num_meshes * (self.config.architecture.num_latents + 1)
-        return ClusterOrder.from_clusters(graph.cluster, count)
-
-    def _coarse(self, graph: Data, num_meshes: int) -> CoarseGraph:
-        count = num_meshes * (self.config.architecture.num_latents + 1)
-        return CoarseGraph(
-            cluster=graph.cluster,
-            num_clusters=count,
-            edge_index=graph.coarse_edges,
-            edge_attr=graph.coarse_attr,
-            plan=EdgePlan.from_edges(graph.coarse_edges, count) if graph.x.is_cuda else None,
-        )
 
     @property
     def device(self) -> torch.device:

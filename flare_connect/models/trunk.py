@@ -13,9 +13,6 @@ from flare_connect.nn import (
     Anchors,
     BlockInputs,
     BoundaryConditioner,
-    ClusterFlare,
-    ClusterOrder,
-    CoarseGraph,
     FlareAttention,
     HybridBlock,
     LoadBlock,
@@ -35,7 +32,6 @@ class Trunk(nn.Module):
         arch: sizes and switches.
         features: F, width of the node features.
         edge_features: E, width of the edge features; 0 without message passing.
-        coarse_features: width of the features of coarse edges; 0 without coarse cycles.
         conditions: G, per-mesh numbers.
         outputs: columns predicted at each node.
         loads: L, loads at each node that go through apart from the rest; 0 for none.
@@ -58,7 +54,6 @@ class Trunk(nn.Module):
         edge_features: int,
         conditions: int,
         outputs: int,
-        coarse_features: int = 0,
         loads: int = 0,
         homogeneous: bool = False,
     ) -> None:
@@ -68,7 +63,7 @@ class Trunk(nn.Module):
         self.encode = ResidualMLP(features + conditions, 2 * arch.channels, arch.channels, num_layers=1)
         self.condition = ResidualMLP(conditions, arch.channels, arch.channels)
         self.tokens = BoundaryConditioner(features, arch.channels) if arch.boundary_tokens else None
-        self.blocks = nn.ModuleList(_block(arch, edge_features, coarse_features) for _ in range(arch.num_blocks))
+        self.blocks = nn.ModuleList(_block(arch, edge_features) for _ in range(arch.num_blocks))
         self.norm = nn.LayerNorm(arch.channels)
         self.decode = self.enter = self.answer = None
         self.load_blocks = nn.ModuleList()
@@ -103,8 +98,6 @@ class Trunk(nn.Module):
         edge_attr: Float[Tensor, "Ne E"] | None = None,
         plan: EdgePlan | None = None,
         anchors: Anchors | None = None,
-        clusters: ClusterOrder | None = None,
-        coarse: CoarseGraph | None = None,
         loads: Float[Tensor, "N L"] | None = None,
         rank: int | None = None,
     ) -> Float[Tensor, "N Cout"]:
@@ -121,8 +114,6 @@ class Trunk(nn.Module):
             edge_attr: their features.
             plan: the edges sorted, for fused message passing; None to do without.
             anchors: where latents sit; only for anchored attention.
-            clusters: points sorted by cluster; only for attention in clusters.
-            coarse: clusters and how they touch; only for coarse cycles.
             loads: at each node; only for a trunk that was made for them.
             rank: latents to use; None for all.
         """
@@ -132,8 +123,6 @@ class Trunk(nn.Module):
             edge_index=edge_index,
             edge_attr=edge_attr,
             plan=plan,
-            clusters=clusters,
-            coarse=coarse,
             tokens=None if self.tokens is None or boundary_index is None else self.tokens(x[boundary_index]),
             token_segments=joint,
             anchors=anchors,
@@ -181,23 +170,12 @@ def _attention(arch: Architecture, *, value_channels: int | None = None) -> Flar
     )
 
 
-def _block(arch: Architecture, edge_features: int, coarse_features: int) -> HybridBlock:
-    clusters = None
-    if arch.cluster_latents:
-        clusters = ClusterFlare(
-            arch.channels,
-            num_heads=arch.num_heads,
-            num_latents=arch.cluster_latents,
-            num_kv_layers=arch.num_kv_layers,
-        )
+def _block(arch: Architecture, edge_features: int) -> HybridBlock:
     return HybridBlock(
         arch.channels,
         attention=_attention(arch) if arch.attention else None,
         edge_features=edge_features,
         num_rounds=arch.num_rounds,
-        clusters=clusters,
-        coarse_features=coarse_features,
-        coarse_rounds=arch.coarse_rounds,
         condition_features=arch.channels,
         mlp_ratio=arch.mlp_ratio,
     )

@@ -2,8 +2,6 @@
 
 from .anchored import AnchoredFlare, Anchors
 from .attention import FlareAttention
-from .cluster import ClusterFlare, ClusterOrder
-from .coarse import CoarseCycle, CoarseGraph
 from .conditioning import AdaptiveNorm, BoundaryConditioner
 from .hybrid import BlockInputs, HybridBlock
 from .loads import LoadBlock, LoadEntry, LoadReadout, LoadStencil
@@ -16,10 +14,6 @@ __all__ = [
     "Anchors",
     "BlockInputs",
     "BoundaryConditioner",
-    "ClusterFlare",
-    "ClusterOrder",
-    "CoarseCycle",
-    "CoarseGraph",
     "FlareAttention",
     "HybridBlock",
     "LoadBlock",

@@ -1,4 +1,4 @@
-"""The block that models are stacks of: global attention, message passing, clusters, a coarse cycle, a perceptron."""
+"""The block that models are stacks of: global attention, message passing, a perceptron."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,6 @@ from flare_kernels import EdgePlan, JointSegments, Segments
 
 from .anchored import AnchoredFlare, Anchors
 from .attention import FlareAttention
-from .cluster import ClusterFlare, ClusterOrder
-from .coarse import CoarseCycle, CoarseGraph
 from .conditioning import AdaptiveNorm
 from .mesh_conv import MeshConv
 from .mlp import applied
@@ -28,8 +26,6 @@ class BlockInputs:
         edge_index: directed edges; None without message passing.
         edge_attr: their features.
         plan: the edges sorted, for the fused kernel; None for message passing by PyG.
-        clusters: points sorted by cluster; None without attention in clusters.
-        coarse: clusters and how they touch; None without coarse cycles.
         tokens: conditioning tokens.
         token_segments: where each mesh's tokens start, or these joined with the points.
         anchors: where latents sit; only for anchored attention.
@@ -43,8 +39,6 @@ class BlockInputs:
     edge_index: Int[Tensor, "2 Ne"] | None = None
     edge_attr: Float[Tensor, "Ne E"] | None = None
     plan: EdgePlan | None = None
-    clusters: ClusterOrder | None = None
-    coarse: CoarseGraph | None = None
     tokens: Float[Tensor, "Nt C"] | None = None
     token_segments: Segments | JointSegments | None = None
     anchors: Anchors | None = None
@@ -54,10 +48,9 @@ class BlockInputs:
 
 
 class HybridBlock(nn.Module):
-    """A sum of parts, each of the normalised points: attention, message passing, clusters, coarse cycle, perceptron.
+    """A sum of parts, each of the normalised points: attention, message passing, perceptron.
 
-    `x ← x + attention(norm x)`, then rounds of `x ← x + g·conv(norm x)`, `x ← x + g·clusters(norm x)`,
-    `x ← x + g·coarse(norm x)`, `x ← x + mlp(norm x)`.
+    `x ← x + attention(norm x)`, then rounds of `x ← x + g·conv(norm x)`, `x ← x + mlp(norm x)`.
 
     The gates g start at zero in each channel: a block begins as pure attention and takes from the mesh what helps. With
     the attention off there are no gates, and the block is a message-passing block.
@@ -67,9 +60,6 @@ class HybridBlock(nn.Module):
         attention: the global part, or None to switch it off.
         edge_features: width of the edge features, or 0 to switch message passing off.
         num_rounds: rounds of message passing.
-        clusters: attention within clusters, or None.
-        coarse_features: width of the features of coarse edges.
-        coarse_rounds: rounds on the coarse graph, or 0 to leave it out.
         condition_features: width of the condition embedding, or 0.
         mlp_ratio: hidden width of the perceptron in units of C.
 
@@ -84,9 +74,6 @@ class HybridBlock(nn.Module):
         attention: FlareAttention | None,
         edge_features: int = 0,
         num_rounds: int = 1,
-        clusters: ClusterFlare | None = None,
-        coarse_features: int = 0,
-        coarse_rounds: int = 0,
         condition_features: int = 0,
         mlp_ratio: float = 2.0,
     ) -> None:
@@ -98,12 +85,7 @@ class HybridBlock(nn.Module):
         rounds = num_rounds if edge_features else 0
         self.conv_norms = nn.ModuleList(AdaptiveNorm(channels, condition_features) for _ in range(rounds))
         self.convs = nn.ModuleList(MeshConv(channels, edge_features) for _ in range(rounds))
-        self.clusters = clusters
-        self.cluster_norm = AdaptiveNorm(channels, condition_features) if clusters is not None else None
-        self.coarse_norm = AdaptiveNorm(channels, condition_features) if coarse_rounds else None
-        self.coarse = CoarseCycle(channels, coarse_features, coarse_rounds) if coarse_rounds else None
-        parts = rounds + (clusters is not None) + bool(coarse_rounds)
-        self.gates = nn.Parameter(torch.zeros(parts, channels)) if attention is not None and parts else None
+        self.gates = nn.Parameter(torch.zeros(rounds, channels)) if attention is not None and rounds else None
         self.mlp_norm = AdaptiveNorm(channels, condition_features)
         hidden = int(mlp_ratio * channels)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels))
@@ -117,21 +99,7 @@ class HybridBlock(nn.Module):
             if inputs.edge_index is None or inputs.edge_attr is None:
                 raise ValueError("message passing needs `edge_index` and `edge_attr` in the block's inputs")
             received = conv(norm(x, segments, condition), inputs.edge_index, inputs.edge_attr, inputs.plan)
-            x = x + self._gated(received, i)
-        if self.clusters is not None and self.cluster_norm is not None:
-            if inputs.clusters is None:
-                raise ValueError("attention in clusters needs `clusters` in the block's inputs")
-            mixed = self.clusters(
-                self.cluster_norm(x, segments, condition),
-                inputs.clusters,
-                log_weights=inputs.log_weights,
-                recompute=inputs.recompute,
-            )
-            x = x + self._gated(mixed, len(self.convs))
-        if self.coarse is not None and self.coarse_norm is not None:
-            if inputs.coarse is None:
-                raise ValueError("a coarse cycle needs `coarse` in the block's inputs")
-            x = x + self._gated(self.coarse(self.coarse_norm(x, segments, condition), inputs.coarse), -1)
+            x = x + (received if self.gates is None else self.gates[i] * received)
         return x + applied(self.mlp, self.mlp_norm(x, segments, condition), inputs.recompute)
 
     def _attended(self, attention: FlareAttention, h: Tensor, inputs: BlockInputs) -> Tensor:
@@ -147,6 +115,3 @@ class HybridBlock(nn.Module):
             recompute=inputs.recompute,
         )
         return y
-
-    def _gated(self, received: Tensor, part: int) -> Tensor:
-        return received if self.gates is None else self.gates[part] * received

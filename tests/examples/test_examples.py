@@ -155,6 +155,19 @@ def untrained(study, name, folder, num_latents=16):
     return fc.FlareConnect(config).save_pretrained(folder)
 
 
+@pytest.mark.parametrize("name", ["plates", "heat", "cells", "wide"])
+def test_every_set_of_the_study_can_be_generated_quick_or_whole(name, study):
+    pytest.importorskip("skfem", reason="the extra `generate` is not installed")
+    read = study("sets").SETS[name]
+    quick, whole = read.config(True), read.config(False)
+    assert quick.num_samples < 20 < whole.num_samples
+    assert {f"num_{split}" for split in ("train", "val", *read.splits)} <= vars(quick).keys()
+    models = study("contestants").of(read)
+    assert "ours" in models
+    assert len(models) == len(set(models)) == (len(read.models) or len(models))
+    assert set(models) <= {*study("contestants").NAMES}
+
+
 @pytest.mark.slow
 def test_study_leaves_out_harmonic_inputs_and_nothing_else(study, tmp_path):
     """Graphs are made once, with these inputs; without them a model reads what it would be given alone."""
@@ -165,7 +178,7 @@ def test_study_leaves_out_harmonic_inputs_and_nothing_else(study, tmp_path):
 
     heat = study("sets").SETS["heat"]
     counts = dict.fromkeys(heat.counts, 1)
-    few = slit_plates.SlitPlateConfig(num_nodes=600, opening=(0.25, 1.0), **counts, **heat.options)
+    few = slit_plates.SlitPlateConfig(num_nodes=600, **counts, **(heat.options | {"opening": (0.25, 1.0)}))
     path = slit_plates.generate(tmp_path / "heat.h5", few, num_workers=0, progress=False)
     settings = study("contestants").SETTINGS
     prepared = study("preparing").prepare(heat, path, 1, list(settings.values()))

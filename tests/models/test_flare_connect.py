@@ -22,10 +22,8 @@ SMALL = {"channels": 16, "num_blocks": 2, "num_heads": 4, "num_latents": 8}
 VARIANTS = {
     "hybrid": {},
     "adapted": {"queries": "adapted", "separate_decode": True},
-    "coarse": {"coarse_rounds": 2, "num_rounds": 2},
-    "coarse_alone": {"coarse_rounds": 1, "message_passing": False, "anchors": "none"},
-    "clusters": {"cluster_latents": 4, "coarse_rounds": 1},
-    "clusters_alone": {"cluster_latents": 2, "message_passing": False, "anchors": "none"},
+    "two_rounds": {"num_rounds": 2},
+    "tokens_alone": {"message_passing": False, "anchors": "none"},
     "geodesic": {"anchors": "geodesic", "boundary_tokens": False},
     "not_anchored": {"anchors": "none"},
     "attention_only": {"anchors": "none", "message_passing": False, "boundary_tokens": False, "quadrature": False},
@@ -202,8 +200,8 @@ def damage(folder, what):
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
-        ("newer", CheckpointError, "format version 99, this flare_connect reads version 3: upgrade flare-connect"),
-        ("older", CheckpointError, "format version 1, this flare_connect reads version 3: train the model again"),
+        ("newer", CheckpointError, "format version 99, this flare_connect reads version 4: upgrade flare-connect"),
+        ("older", CheckpointError, "format version 1, this flare_connect reads version 4: train the model again"),
         ("kind", CheckpointError, "kind 'Rollout', not 'FlareConnect'"),
         ("key", ConfigError, "unknown key 'colour' in the model configuration"),
         ("architecture", ConfigError, "unknown key 'colour' in the architecture configuration"),

@@ -11,8 +11,6 @@ from flare_connect.nn import (
     AdaptiveNorm,
     BlockInputs,
     BoundaryConditioner,
-    CoarseCycle,
-    CoarseGraph,
     FlareAttention,
     HybridBlock,
     MeshConv,
@@ -232,39 +230,6 @@ def test_rounds_reach_one_edge_further_each():
     y = local(x, inputs)
     reached = [bool(torch.autograd.grad(y[i].sum(), x, retain_graph=True)[0][0].any()) for i in range(7)]
     assert reached == [True] * 4 + [False] * 3
-
-
-def coarse_line():
-    """Six nodes in three clusters in a row, and one outside."""
-    edges = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
-    cluster = torch.tensor([0, 0, 1, 1, 2, 2, 3])
-    return CoarseGraph(cluster=cluster, num_clusters=4, edge_index=edges, edge_attr=torch.randn(4, 3).double())
-
-
-def test_a_coarse_cycle_against_a_loop():
-    cycle, coarse, x = CoarseCycle(C, 3, 2).double(), coarse_line(), torch.randn(7, C).double()
-    down = cycle.down(x)
-    h = torch.stack([down[coarse.cluster == c].mean(0) for c in range(4)])
-    for norm, conv in zip(cycle.norms, cycle.rounds, strict=True):
-        h = h + conv(norm(h), coarse.edge_index, coarse.edge_attr)
-    torch.testing.assert_close(cycle(x, coarse), torch.stack([cycle.up(h[c]) for c in coarse.cluster]))
-
-
-def test_a_coarse_round_crosses_a_cluster_and_no_void():
-    cycle, coarse, x = CoarseCycle(C, 3, 1).double(), coarse_line(), torch.randn(7, C).double().requires_grad_()
-    cycle(x, coarse)[0].sum().backward()
-    assert (x.grad.abs().sum(1) > 0).tolist() == [True, True, True, True, False, False, False]
-
-
-def test_a_block_with_a_coarse_cycle():
-    block = HybridBlock(C, attention=FlareAttention(C, num_heads=4, num_latents=4), coarse_features=3, coarse_rounds=1)
-    block, x, segments = block.double(), torch.randn(7, C).double(), Segments.from_lengths([7])
-    coarse = coarse_line()
-    y = block(x, BlockInputs(segments=segments, coarse=coarse))
-    torch.nn.init.ones_(block.gates)
-    assert not torch.allclose(y, block(x, BlockInputs(segments=segments, coarse=coarse)))
-    with pytest.raises(ValueError, match="`coarse`"):
-        block(x, BlockInputs(segments=segments))
 
 
 def test_boundary_conditioner_makes_one_token_a_node():

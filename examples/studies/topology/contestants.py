@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from sets import StudySet
 
 from flare_connect.models import Architecture, FlareConnect, FlareConnectConfig
 from flare_connect.models.baselines import BASELINES, build, matching_channels
@@ -11,8 +12,8 @@ from flare_connect.models.features import num_condition_features, num_edge_featu
 
 TOLERANCE = 0.1
 OURS = Architecture(channels=64, num_blocks=4, num_heads=8, num_latents=64)
-# A stress follows from derivatives: for it ours has differences along the mesh, and narrower perceptrons instead.
-_DIFFERENCES = {"load_rounds": 1, "mlp_ratio": 1.25}
+# A stress follows from derivatives: for it ours has differences along the mesh, and narrower perceptrons for that.
+_DIFFERENCES = {"load_rounds": 2, "mlp_ratio": 0.75}
 _PLAIN = {"message_passing": False, "boundary_tokens": False, "quadrature": False, "anchors": "none"}
 _FLARE = Architecture(channels=64, num_blocks=8, num_heads=8, num_latents=64, num_kv_layers=3, mlp_ratio=2.5, **_PLAIN)
 # Peers see the same features, edges and boundary nodes; their trunks take what they know how to read.
@@ -22,11 +23,9 @@ _AROUND = replace(OURS, anchors="none", quadrature=False)
 PARTS: dict[str, Architecture] = {
     "differences": replace(OURS, **_DIFFERENCES),
     "no differences": OURS,
-    "2 rounds of differences": replace(OURS, load_rounds=2, mlp_ratio=1.0),
+    "1 round of differences": replace(OURS, load_rounds=1, mlp_ratio=1.25),
     "no message passing": replace(OURS, message_passing=False),
     "3 rounds of messages": replace(OURS, num_rounds=3),
-    "clusters": replace(OURS, cluster_latents=8),
-    "coarse cycle": replace(OURS, coarse_rounds=2),
     "no attention": replace(
         OURS, attention=False, anchors="none", boundary_tokens=False, quadrature=False, num_rounds=3
     ),
@@ -64,19 +63,20 @@ NAMES = (*SETTINGS, *PEERS)
 NESTED = ("any rank",)
 
 
-def of(output: str) -> list[str]:
-    """Names of all who take part where this is predicted: without those that are ours by another name."""
-    return [name for name in NAMES if name != ("differences" if output == "stress" else "no differences")]
+def of(study: StudySet) -> list[str]:
+    """Names of all who take part in a set, without those that are ours by another name."""
+    same = "differences" if study.output == "stress" else "no differences"
+    return [name for name in study.models or NAMES if name != same]
 
 
 def make(name: str, around: FlareConnectConfig) -> FlareConnect:
-    """A model by name, its width such that it has as many parameters as ours.
+    """A model by name, its width such that it has about as many parameters as ours.
 
     Args:
         name: of `NAMES`.
         around: what models read and predict, with loads; its architecture is not looked at.
     """
-    wanted = _count(replace(around, architecture=_fit("ours", around)))
+    wanted = _count(replace(around, architecture=_fit("ours", around) if _mine(name) else OURS))
     if not loads_apart(name):
         around = replace(around, loads=())
     if name in SETTINGS:
@@ -108,13 +108,17 @@ def parameters(model: FlareConnect) -> int:
     return sum(p.numel() for p in model.trunk.parameters())
 
 
+def _mine(name: str) -> bool:
+    return name == "ours" or name in PARTS
+
+
 def _fit(name: str, around: FlareConnectConfig) -> Architecture:
     """The setting of a name for what is predicted."""
     arch = SETTINGS[name]
-    mine = (name == "ours" or name in PARTS) and loads_apart(name)
-    if not mine or "stress" not in around.outputs or arch.load_rounds or not arch.message_passing:
+    settled = arch.load_rounds or not arch.message_passing or name == "no differences"
+    if settled or not (_mine(name) and loads_apart(name)) or "stress" not in around.outputs:
         return arch
-    return arch if name == "no differences" else replace(arch, **_DIFFERENCES)
+    return replace(arch, **_DIFFERENCES)
 
 
 def _count(config: FlareConnectConfig) -> int:
@@ -123,8 +127,6 @@ def _count(config: FlareConnectConfig) -> int:
 
 
 def _matched(arch: Architecture, around: FlareConnectConfig, wanted: int) -> Architecture:
-    if around.loads and _count(replace(around, architecture=arch)) == wanted:
-        return arch
     # A block more or less where heads leave widths too far apart.
     best = min(
         (

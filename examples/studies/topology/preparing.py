@@ -26,10 +26,10 @@ from flare_connect.mesh import MeshStore, anchor_costs
 from flare_connect.metrics import MeshErrors
 from flare_connect.models import Architecture, FlareConnect, FlareConnectConfig
 from flare_connect.models.boundary import num_harmonic_features
-from flare_connect.models.features import MeshGraph, build_graph, num_node_features
+from flare_connect.models.features import build_graph, num_node_features
 
 # Everything that any contestant reads is in the graph, but for the costs, of which each reads its own.
-_ALL = replace(OURS, anchors="none", coarse_rounds=1)
+_ALL = replace(OURS, anchors="none")
 _TOGETHER = 8  # graphs of a file
 _open: dict[str, Any] = {}
 
@@ -45,7 +45,7 @@ def with_costs(graphs: list[Data], arch: Architecture) -> list[Data]:
             if arch.anchors == "diffusion" and arch.anchor_scales != OURS.anchor_scales:
                 cost = cost[:, [OURS.anchor_scales.index(scale) for scale in arch.anchor_scales]]
             values["cost"] = cost
-        found.append(MeshGraph(**values))
+        found.append(Data(**values))
     return found
 
 

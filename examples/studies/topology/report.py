@@ -21,10 +21,15 @@ SUBJECTS = {
     "plates": "Stress of plates with slits",
     "heat": "Temperature in plates with slits",
     "cells": "Stress of cells with holes",
+    "wide": "Stress of cells with holes, in meshes of all sizes",
 }
 COST = (
     "Without the harmonic inputs where a model was trained so. The learning rate is of so many that were tried. Memory "
     "is the most in training, with a CUDA graph for each batch."
+)
+REMOVED = (
+    "Attention within the clusters around the anchors, and rounds along the coarse graph that these clusters make: both "
+    "cost time for which ours learns more without them. The commits below have the code."
 )
 WRITTEN = "<!-- Written by `python examples/studies/topology/run.py --report`; change that, not this. -->"
 
@@ -49,6 +54,7 @@ def write(results: Path, out: Path) -> None:
 def text(results: Path) -> str:
     """Every table of a folder of results: what the documentation shows."""
     parts = [section for name in SETS if (section := _section(name, results))]
+    parts += _removed(_read(results / "removed.json"))
     return "\n\n".join([WRITTEN, *(parts or ["No rows yet."])])
 
 
@@ -90,14 +96,29 @@ def _section(name: str, results: Path) -> str:
     return "\n\n".join([f"## {SUBJECTS.get(name, name)} (`{name}`)", *filter(None, found)]) if found else ""
 
 
+def _removed(rows: Sequence[Row]) -> list[str]:
+    """Parts that are in the code no more, each beside ours of its time with nothing else changed."""
+    found = ["## Taken out of the model", REMOVED] if rows else []
+    for name in dict.fromkeys(row["dataset"] for row in rows):
+        mine = [row for row in rows if row["dataset"] == name]
+        lines = tables.trained(mine)
+        title = f"`{name}`: {ERRORS['rel_l2']}"
+        found += [tables.caption(lines, mine), tables.errors(lines, _splits(lines), "rel_l2", title)]
+    return found
+
+
 def _sizes(rows: Sequence[Row]) -> list[str]:
     """Errors on the same geometry in other elements."""
     if not rows:
         return []
-    sizes = sorted({row["nodes"] for row in rows})
+    sizes, dataset = sorted({row["nodes"] for row in rows}), rows[0]["dataset"]
+    seen = {
+        tables.called(model, dataset): SETS[tables.trained_on(model, dataset)].sizes()
+        for model in dict.fromkeys(row["model"] for row in rows)
+    }
     found = [
         "### Elements of other sizes",
-        f"Columns are nodes of a mesh; models were trained on {SETS[rows[0]['dataset']].sizes()}. {_source(rows)}",
+        f"Columns are nodes of a mesh; models were trained on {tables.shared(seen)}. {_source(rows)}",
     ]
     for metric, title in (("rel_l2", "relative L2"), ("common_rel_l2", "relative L2 at the nodes of training size")):
         body = _by_model(rows, "nodes", sizes, metric)

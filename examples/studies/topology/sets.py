@@ -24,6 +24,7 @@ class StudySet:
         kind: "slit_plates" or "unit_cells".
         harmonic: what the harmonic inputs are of.
         loads: what the output is linear in.
+        models: who takes part; empty for all.
     """
 
     name: str
@@ -40,6 +41,7 @@ class StudySet:
     kind: str
     harmonic: str
     loads: tuple[str, ...]
+    models: tuple[str, ...] = ()
 
     def scalar(self, output: Any) -> Any:
         """What errors are of, from an output `[N, width]`."""
@@ -60,7 +62,7 @@ class StudySet:
             counts = {name: 8 if name == "num_train" else 1 for name in counts}
         # Coarse elements are wide, and openings are counted in them.
         narrow = {"opening": (0.25, 1.0)} if quick and self.kind == "slit_plates" else {}
-        return cls(num_nodes=1_500 if quick else self.nodes, **counts, **self.options, **narrow)
+        return cls(num_nodes=1_500 if quick else self.nodes, **counts, **(self.options | narrow))
 
     def sizes(self) -> str:
         """How many nodes a mesh has, in words."""
@@ -109,12 +111,12 @@ SETS = {
             counts={"num_train": 2_000, "num_val": 50, "num_test": 100, "num_shift": 100, "num_contact": 50,
                     "num_thin": 50},
         ),
-        # For meshes much finer than those of `cells`, on which differences have to be seen.
         StudySet(
             name="wide", kind="unit_cells", output="stress", measured="von_mises", conditions=("macro_strain",),
-            directional=("macro_strain",), boundary={"holes": "free"}, harmonic="macro_strain", options={"log_nodes": True},
-            nodes=(1_500, 40_000), loads=("macro_strain",), splits={"test": "id"},
+            directional=("macro_strain",), boundary={"holes": "free"}, harmonic="macro_strain",
+            options={"log_nodes": True}, nodes=(1_500, 40_000), loads=("macro_strain",), splits={"test": "id"},
             counts={"num_train": 1_500, "num_val": 50, "num_test": 50, "num_shift": 0},
+            models=("ours", "no differences", "FLARE"),
         ),
     )
 }  # fmt: skip

@@ -14,7 +14,6 @@ from torch_geometric.data import Data
 
 from flare_connect.mesh import MeshStore
 from flare_connect.metrics import JumpPairs, MeshErrors
-from flare_connect.models.features import MeshGraph
 
 # What errors need of a mesh, beside the mesh: in the files under this name, so that no graph has it.
 _ERRORS = "errors/"
@@ -67,9 +66,7 @@ class Shelf:
                     kept[without] = False
                     whole = whole[:, kept]
                 parts[key] = whole.to(device).split(meta["sizes"][key], dim=_axis(key))
-            found += [
-                MeshGraph(**dict(zip(parts, values, strict=True))) for values in zip(*parts.values(), strict=True)
-            ]
+            found += [Data(**dict(zip(parts, values, strict=True))) for values in zip(*parts.values(), strict=True)]
         return found
 
     def errors(self, store: MeshStore, indices: Sequence[int]) -> list[MeshErrors]:
@@ -116,4 +113,4 @@ def _read(path: Path, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _axis(key: str) -> int:
-    return 1 if key in ("edge_index", "coarse_edges", _ERRORS + "pair_nodes") else 0
+    return 1 if key in ("edge_index", _ERRORS + "pair_nodes") else 0

@@ -53,10 +53,15 @@ def is_peer(model: str) -> bool:
 
 def called(folder: str, dataset: str) -> str:
     """A model's name in tables, from that of the folder into which `run.py` put it."""
-    harmonic = folder.endswith("-harmonic")
-    plain = folder.removeprefix(f"{dataset}-").removesuffix("-harmonic")
+    harmonic, seen = folder.endswith("-harmonic"), trained_on(folder, dataset)
+    plain = folder.removeprefix(f"{seen}-").removesuffix("-harmonic")
     names = {name.replace(", ", "_").replace(" ", "_"): name for name in contestants.NAMES}
-    return names.get(plain, plain) + HARMONIC * harmonic
+    return names.get(plain, plain) + HARMONIC * harmonic + f", trained on `{seen}`" * (seen != dataset)
+
+
+def trained_on(folder: str, dataset: str) -> str:
+    """The data set that the folder of a model names, or else this one."""
+    return next((name for name in SETS if folder.startswith(f"{name}-")), dataset)
 
 
 def trained(rows: Iterable[Row]) -> list[Line]:
@@ -288,7 +293,7 @@ def _commands(lines: Sequence[Line], rows: Sequence[Row]) -> list[str]:
         models = list(dict.fromkeys(line.model for line in alike))
         kinds, seeds = {line.harmonic for line in alike}, 1 + max(r["seed"] for line in alike for r in line.rows)
         options = ["--sets", row["dataset"], "--seconds", f"{seconds:g}", "--seeds", str(seeds)]
-        if set(models) != set(contestants.of(SETS[row["dataset"]].output)):
+        if set(models) != set(contestants.of(SETS[row["dataset"]])):
             options += ["--models", *models]
         if len(kinds) == 1:
             options += ["--harmonic", "with" if kinds == {True} else "without"]
