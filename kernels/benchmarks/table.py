@@ -61,25 +61,25 @@ def accuracy() -> Iterator[str]:
 
 
 def edges() -> Iterator[str]:
-    """A line for each graph and direction of the messages along edges."""
-    rows = [row for row in read("edge_mean_gpu.json") if row["case"] == "edge_mean" and row["impl"] != "plan"]
+    """A line for each operator along edges, graph and direction."""
+    rows = [row for row in read("edge_mean_gpu.json") if row["impl"] != "plan"]
     if not rows:
         yield "Not measured on a GPU for this version yet."
         return
-    columns = ("N", "edges", "numbering", "C", "dtype", "direction", "ours ms", "bound, by", "peak MiB")
+    columns = ("operator", "N", "edges", "numbering", "C", "dtype", "direction", "ours ms", "bound, by", "peak MiB")
     yield "| " + " | ".join((*columns, "pyg ms (ratio)", "peak MiB")) + " |"
     yield "|---" * (len(columns) + 2) + "|"
-    names = ("N", "edges", "numbering", "C", "dtype", "direction", "graph")
+    names = ("case", "N", "edges", "numbering", "C", "dtype", "direction", "graph")
     same: dict[Any, dict[str, Row]] = {}
     for row in rows:
         same.setdefault(tuple(row[name] for name in names), {})[row["impl"]] = row
-    for (n, num_edges, numbering, channels, dtype, direction, graph), found in same.items():
+    for (case, n, num_edges, numbering, channels, dtype, direction, graph), found in same.items():
         if len(found) < 2:
             continue
         ours, pyg = found["ours"], found["pyg"]
         how = f"{direction}{', CUDA graph' if graph else ''}"
         yield (
-            f"| {n:,} | {num_edges:,} | {numbering} | {channels} | {dtype} | {how} "
+            f"| {case} | {n:,} | {num_edges:,} | {numbering} | {channels} | {dtype} | {how} "
             f"| {ours['ms']:.3g} | {ours['bound_ms']:.3g}, {ours['bound_by']} | {ours['peak_mib']:.0f} "
             f"| {pyg['ms']:.3g} ({pyg['ms'] / ours['ms']:.1f}×) | {pyg['peak_mib']:.0f} |"
         )

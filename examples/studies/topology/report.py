@@ -28,8 +28,8 @@ COST = (
     "is the most in training, with a CUDA graph for each batch."
 )
 REMOVED = (
-    "Attention within the clusters around the anchors, and rounds along the coarse graph that these clusters make: both "
-    "cost time for which ours learns more without them. The commits below have the code."
+    "Attention within the clusters around the anchors, and rounds along the coarse graph that these clusters make. "
+    "Both cost time in which ours learns more without them. The commits below have the code."
 )
 WRITTEN = "<!-- Written by `python examples/studies/topology/run.py --report`; change that, not this. -->"
 
