@@ -73,6 +73,7 @@ def compiled(target, kernel, programs, tensors, numbers, strides, constants, num
     assert made.asm["cubin"]
     # What a program may have at most; more would not launch.
     assert made.metadata.shared <= (227 if target is HOPPER else 163) * 1024
+    return made
 
 
 @pytest.mark.parametrize(("change", "dtype", "target"), CASES.values(), ids=CASES)
@@ -92,20 +93,38 @@ def test_kernels_compile(change, dtype, target, monkeypatch, tmp_path: Path):
     assert seen == {f"{name}_kernel" for name in kernels}
 
 
+def edge_kernels(channels, features, target, monkeypatch, folder):
+    """Name → kernel, of both operators forward and backward, compiled."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(folder))
+    source, end = (torch.zeros(5, channels, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    values, weight = torch.zeros(5, channels, requires_grad=True), torch.zeros(channels, features, requires_grad=True)
+    attr, plan = (
+        torch.zeros(2, features, dtype=torch.bfloat16),
+        fk.EdgePlan.from_edges(torch.tensor([[0, 1], [1, 2]]), 5),
+    )
+    made = {}
+
+    def launch(kernel, *rest, **more):
+        made[kernel.fn.__name__] = compiled(target, kernel, *rest, **more)
+
+    with mock.patch.object(edge_ops, "launch", launch):
+        fk.edge_mean(source, end, attr, weight, plan, impl="triton").sum().backward()
+        fk.edge_difference(values, source, end, attr, weight, plan, impl="triton").sum().backward()
+    return made
+
+
 @pytest.mark.parametrize("target", [HOPPER, AMPERE], ids=["Hopper", "Ampere"])
 @pytest.mark.parametrize(("channels", "features"), [(64, 5), (56, 16), (1024, 1)])
 def test_edge_kernels_compile(channels, features, target, monkeypatch, tmp_path: Path):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    source, end = (torch.zeros(5, channels, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
-    weight = torch.zeros(channels, features, requires_grad=True)
-    plan = fk.EdgePlan.from_edges(torch.tensor([[0, 1], [1, 2]]), 5)
-    seen = set()
+    assert set(edge_kernels(channels, features, target, monkeypatch, tmp_path)) == {
+        "edge_mean_kernel", "target_grad_kernel", "source_grad_kernel",
+        "edge_difference_kernel", "difference_target_grad_kernel", "difference_source_grad_kernel",
+    }  # fmt: skip
 
-    def launch(kernel, *rest, **more):
-        seen.add(kernel.fn.__name__)
-        compiled(target, kernel, *rest, **more)
 
-    with mock.patch.object(edge_ops, "launch", launch):
-        fk.edge_mean(source, end, torch.zeros(2, features), weight, plan, impl="triton").sum().backward()
-    assert seen == {"edge_mean_kernel", "target_grad_kernel", "source_grad_kernel"}
+@pytest.mark.parametrize("channels", [64, 128])
+def test_a_thread_loads_each_feature_of_an_edge_once(channels, monkeypatch, tmp_path: Path):
+    """Not once for each channel that it works on. Rows are loaded in wider pieces, so these loads are the features'."""
+    for name, made in edge_kernels(channels, 5, HOPPER, monkeypatch, tmp_path).items():
+        assert made.asm["ptx"].count("ld.global.b16") == 5, name

@@ -39,7 +39,7 @@ def edge_difference_kernel(
     for step in range(0, tl.max(degree, 0)):
         here, node, edge = edge_at(nodes, edges, first, degree, step)
         x = own + load_rows(source, node, STRIDE_S, here, C, BLOCK_C)
-        x += weighted(load_features(attr, edge, STRIDE_E, here, E), columns, E)
+        x = weighted(x, load_features(attr, edge, STRIDE_E, here, E), columns, E)
         difference = load_rows(values, node, STRIDE_V, here, C, BLOCK_C) - here_value
         total += tl.where(here[:, None], softsign(x) * difference, 0.0)
     store_rows(y, rows, inside, total / tl.maximum(degree, 1).to(tl.float32)[:, None], C, BLOCK_C)
@@ -69,7 +69,7 @@ def difference_target_grad_kernel(
             here, node, edge = edge_at(nodes, edges, first, degree, step)
             x = own + load_rows(source, node, STRIDE_S, here, C, BLOCK_C)
             features = load_features(attr, edge, STRIDE_E, here, E)
-            x += weighted(features, columns, E)
+            x = weighted(x, features, columns, E)
             difference = load_rows(values, node, STRIDE_V, here, C, BLOCK_C) - here_value
             d = tl.where(here[:, None], share * difference * softsign_slope(x), 0.0)
             total += d
@@ -101,7 +101,7 @@ def difference_source_grad_kernel(
         here, node, edge = edge_at(nodes, edges, first, degree, step)
         _, arriving = edge_range(target_ptr, node, here)
         x = own + load_rows(target, node, STRIDE_T, here, C, BLOCK_C)
-        x += weighted(load_features(attr, edge, STRIDE_E, here, E), columns, E)
+        x = weighted(x, load_features(attr, edge, STRIDE_E, here, E), columns, E)
         share = load_rows(dy, node, STRIDE_DY, here, C, BLOCK_C) / tl.maximum(arriving, 1).to(tl.float32)[:, None]
         difference = here_value - load_rows(values, node, STRIDE_V, here, C, BLOCK_C)
         total += tl.where(here[:, None], share * difference * softsign_slope(x), 0.0)

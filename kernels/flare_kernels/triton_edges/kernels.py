@@ -30,7 +30,7 @@ def edge_mean_kernel(
     for step in range(0, tl.max(degree, 0)):
         here, node, edge = edge_at(nodes, edges, first, degree, step)
         x = own + load_rows(source, node, STRIDE_S, here, C, BLOCK_C)
-        x += weighted(load_features(attr, edge, STRIDE_E, here, E), columns, E)
+        x = weighted(x, load_features(attr, edge, STRIDE_E, here, E), columns, E)
         total += tl.where(here[:, None], gelu(x), 0.0)
     store_rows(y, rows, inside, total / tl.maximum(degree, 1).to(tl.float32)[:, None], C, BLOCK_C)
 
@@ -56,7 +56,7 @@ def target_grad_kernel(
             here, node, edge = edge_at(nodes, edges, first, degree, step)
             x = own + load_rows(source, node, STRIDE_S, here, C, BLOCK_C)
             features = load_features(attr, edge, STRIDE_E, here, E)
-            x += weighted(features, columns, E)
+            x = weighted(x, features, columns, E)
             d = tl.where(here[:, None], share * gelu_slope(x), 0.0)
             total += d
             sums = added(sums, features, d, E)
@@ -82,7 +82,7 @@ def source_grad_kernel(
         here, node, edge = edge_at(nodes, edges, first, degree, step)
         _, arriving = edge_range(target_ptr, node, here)
         x = own + load_rows(target, node, STRIDE_T, here, C, BLOCK_C)
-        x += weighted(load_features(attr, edge, STRIDE_E, here, E), columns, E)
+        x = weighted(x, load_features(attr, edge, STRIDE_E, here, E), columns, E)
         share = load_rows(dy, node, STRIDE_DY, here, C, BLOCK_C) / tl.maximum(arriving, 1).to(tl.float32)[:, None]
         total += tl.where(here[:, None], share * gelu_slope(x), 0.0)
     store_rows(dsource, rows, inside, total, C, BLOCK_C)
@@ -125,9 +125,11 @@ def load_features(attr, edge, STRIDE: tl.constexpr, here, E: tl.constexpr):
 
 
 @triton.jit
-def weighted(features, columns, E: tl.constexpr):
-    """What the features bring to each channel [BLOCK_N, BLOCK_C]."""
-    x = 0.0
+def weighted(x, features, columns, E: tl.constexpr):
+    """`x` and what the features bring to each channel [BLOCK_N, BLOCK_C].
+
+    A sum that starts with the features would take its layout from them, and each thread would load them many times.
+    """
     for e in tl.static_range(E):
         x += features[e] * columns[e]
     return x
