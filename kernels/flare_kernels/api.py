@@ -12,12 +12,10 @@ from torch import Tensor
 from . import reference, sdpa
 from .choice import choose
 from .rows import is_known_finite, place
-from .segments import JointSegments, Segments
+from .segments import JointSegments, Ptr, Segments, packed
 from .validation import check_choice, check_cost, check_latents, check_log_weights, check_points
 
 PRECISIONS = ("ieee", "tf32x3", "tf32")
-
-Ptr = Int[Tensor, " Bp1"] | Segments | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -108,7 +106,7 @@ def gather(
         ValueError: if shapes, dtypes or devices do not fit.
     """
     check_choice("precision", precision, PRECISIONS)
-    k, v, log_weights, segments, _ = _packed(k, v, log_weights, ptr)
+    k, v, log_weights, segments, _ = packed(k, v, log_weights, ptr)
     check_points(q, k, v, segments)
     check_log_weights(log_weights, k)
     _check_cost(cost, k, q)
@@ -165,7 +163,7 @@ def scatter(
         ValueError: if shapes, dtypes or devices do not fit.
     """
     check_choice("precision", precision, PRECISIONS)
-    k, _, _, segments, dense = _packed(k, None, None, ptr)
+    k, _, _, segments, dense = packed(k, None, None, ptr)
     check_points(q, k, None, segments)
     check_latents(q, z, segments)
     _check_cost(cost, k, q)
@@ -228,7 +226,7 @@ def mixer(
     if choose(impl, k, v.shape[-1]) == "triton" and q_decode is None and k_decode is None:
         from . import fused
 
-        k, v, log_weights, segments, dense = _packed(k, v, log_weights, ptr)
+        k, v, log_weights, segments, dense = packed(k, v, log_weights, ptr)
         check_points(q, k, v, segments)
         check_log_weights(log_weights, k)
         _check_cost(cost, k, q)
@@ -254,24 +252,6 @@ def mixer(
         impl=impl,
         precision=precision,
     )
-
-
-def _packed(
-    k: Tensor, v: Tensor | None, log_weights: Tensor | None, ptr: Ptr
-) -> tuple[Tensor, Tensor, Tensor | None, Segments, tuple[int, int] | None]:
-    """Bring a dense batch into the packed form; returns its (B, N) so that the result can be given back dense."""
-    if k.dim() == 4:
-        if ptr is not None:
-            raise ValueError("`ptr` describes the packed form [N, H, D]; leave it out with dense [B, N, H, D]")
-        num_meshes, num_points = k.shape[:2]
-        segments = Segments.uniform(num_meshes, num_points, k.device)
-        flat = None if log_weights is None else log_weights.reshape(-1)
-        return k.flatten(0, 1), k if v is None else v.flatten(0, 1), flat, segments, (num_meshes, num_points)
-    if ptr is None:
-        segments = Segments.uniform(1, k.shape[0], k.device)
-    else:
-        segments = ptr if isinstance(ptr, Segments) else Segments.from_ptr(ptr)
-    return k, k if v is None else v, log_weights, segments, None
 
 
 def _check_cost(cost: Cost | None, k: Tensor, q: Tensor) -> None:

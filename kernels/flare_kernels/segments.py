@@ -194,3 +194,24 @@ class JointSegments:
 
 def _short(values: list[int]) -> str:
     return str(values) if len(values) <= 8 else f"[{', '.join(map(str, values[:8]))}, …]"
+
+
+Ptr = Int[Tensor, " Bp1"] | Segments | None
+
+
+def packed(
+    k: Tensor, v: Tensor | None, log_weights: Tensor | None, ptr: Ptr
+) -> tuple[Tensor, Tensor, Tensor | None, Segments, tuple[int, int] | None]:
+    """Bring a dense batch into the packed form; returns its (B, N) so that the result can be given back dense."""
+    if k.dim() == 4:
+        if ptr is not None:
+            raise ValueError("`ptr` describes the packed form [N, H, D]; leave it out with dense [B, N, H, D]")
+        num_meshes, num_points = k.shape[:2]
+        segments = Segments.uniform(num_meshes, num_points, k.device)
+        flat = None if log_weights is None else log_weights.reshape(-1)
+        return k.flatten(0, 1), k if v is None else v.flatten(0, 1), flat, segments, (num_meshes, num_points)
+    if ptr is None:
+        segments = Segments.uniform(1, k.shape[0], k.device)
+    else:
+        segments = ptr if isinstance(ptr, Segments) else Segments.from_ptr(ptr)
+    return k, k if v is None else v, log_weights, segments, None
