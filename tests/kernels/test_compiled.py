@@ -13,6 +13,8 @@ pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
+from flare_kernels.causal.state import running
+from flare_kernels.triton_causal import ops as causal_ops
 from flare_kernels.triton_edges import ops as edge_ops
 from flare_kernels.triton_mixer import ops
 
@@ -128,3 +130,21 @@ def test_a_thread_loads_each_feature_of_an_edge_once(channels, monkeypatch, tmp_
     """Not once for each channel that it works on. Rows are loaded in wider pieces, so these loads are the features'."""
     for name, made in edge_kernels(channels, 5, HOPPER, monkeypatch, tmp_path).items():
         assert made.asm["ptx"].count("ld.global.b16") == 5, name
+
+
+@pytest.mark.parametrize("target", [HOPPER, AMPERE], ids=["Hopper", "Ampere"])
+@pytest.mark.parametrize("value_dim", [16, 200])
+def test_scan_kernels_compile(value_dim, target, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    first, parts = (fk.LatentState.empty(n, 2, 64, value_dim) for n in (1, 3))
+    seen = set()
+
+    def launch(kernel, *rest, **more):
+        seen.add(kernel.fn.__name__)
+        compiled(target, kernel, *rest, **more)
+
+    parts.z.requires_grad_()
+    with mock.patch.object(causal_ops, "launch", launch):
+        running(parts, first, fk.Segments.from_lengths([3]), "triton").after.z.sum().backward()
+    assert seen == {"scan_kernel", "scan_grad_kernel"}

@@ -77,8 +77,7 @@ def causal_mixer(
         if log_weights is not None:
             s = s + log_weights[rows].to(dtype)[:, None, None]
         p = torch.softmax(scores(q_decode, b, k_decode[rows], scale, dtype), dim=-1)
-        mine = LatentState(state.lse[b : b + 1], state.z[b : b + 1])
-        given = s, p, v[rows].to(dtype), mine
+        given = s, p, v[rows].to(dtype), state.of(slice(b, b + 1))
         y, last = reference.recurrent(*given) if impl == "reference" else chunked(*given, chunk)
         outputs.append(y)
         states.append(last)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..api import Cost, gather, scatter
+from ..choice import choose
 from ..segments import Ptr, Segments
 from .api import check_same_latents, ready
 from .state import LatentState, running
@@ -79,18 +80,13 @@ def block_causal_mixer(
         impl=impl, precision=precision,
     )  # fmt: skip
     z, lse = (each.to(dtype) for each in read)
-    known, last = [], []
-    for b, mine in enumerate(order.slices):
-        lse_after, z_after = running(lse[mine], z[mine], LatentState(state.lse[b : b + 1], state.z[b : b + 1]))
-        known.append(z_after[1:])
-        last.append(LatentState(lse_after[-1:], z_after[-1:]))
+    use = "triton" if dtype == torch.float32 and choose(impl, k, v.shape[-1]) == "triton" else "reference"
+    states = running(LatentState(lse, z), state, order, use)
     y = scatter(
-        _of_steps(q_decode, order), k if k_decode is None else k_decode, torch.cat(known).to(v.dtype), scale=scale,
+        _of_steps(q_decode, order), k if k_decode is None else k_decode, states.after.z.to(v.dtype), scale=scale,
         ptr=blocks, cost=cost_decode, impl=impl, precision=precision,
     )  # fmt: skip
-    if not return_state:
-        return y
-    return y, LatentState(torch.cat([each.lse for each in last]), torch.cat([each.z for each in last]))
+    return (y, states.last) if return_state else y
 
 
 def _of_steps(q: Tensor, order: Segments) -> Tensor:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..segments import Segments
 from .state import LatentState, running
 
 CHUNK = 32
@@ -31,21 +32,21 @@ def chunked(
     # What is filled up has no weight for the latents, and its outputs are cut off.
     s = torch.cat([s, s.new_full((rest, heads, latents), -torch.inf)]).unflatten(0, (-1, chunk))
     p, v = (torch.cat([x, x.new_zeros(rest, *x.shape[1:])]).unflatten(0, (-1, chunk)) for x in (p, v))
-    lse, z = running(*_read(s, v), initial)
+    states = running(_read(s, v), initial, Segments.uniform(1, len(s), s.device))
     most = max(1, _MOST // (chunk * chunk * heads * latents))
     parts = []
     for first in range(0, len(s), most):
         mine = slice(first, first + most)
-        given = s[mine], p[mine], v[mine], lse[:-1][mine], z[:-1][mine]
+        given = s[mine], p[mine], v[mine], *states.before.of(mine)
         # Its insides are chunk times as large as what goes in, so they are made again in the backward pass.
         parts.append(
             checkpoint(_answered, *given, use_reentrant=False) if torch.is_grad_enabled() else _answered(*given)
         )
-    return torch.cat(parts).flatten(0, 1)[:n], LatentState(lse[-1:], z[-1:])
+    return torch.cat(parts).flatten(0, 1)[:n], states.last
 
 
-def _read(s: Float[Tensor, "K L H M"], v: Float[Tensor, "K L H Dv"]) -> tuple[Tensor, Tensor]:
-    """The states (lse, z) that chunks alone bring."""
+def _read(s: Float[Tensor, "K L H M"], v: Float[Tensor, "K L H Dv"]) -> LatentState:
+    """What chunks alone bring."""
     peak = s.detach().amax(1, keepdim=True)
     pivot = torch.where(torch.isfinite(peak), peak, 0.0)
     e = torch.exp(s - pivot)
@@ -53,7 +54,7 @@ def _read(s: Float[Tensor, "K L H M"], v: Float[Tensor, "K L H Dv"]) -> tuple[Te
     empty = total == 0
     safe = total.masked_fill(empty, 1.0)
     z = torch.einsum("klhm,klhd->khmd", e, v) / safe[..., None]
-    return (pivot.squeeze(1) + safe.log()).masked_fill(empty, -torch.inf), z
+    return LatentState((pivot.squeeze(1) + safe.log()).masked_fill(empty, -torch.inf), z)
 
 
 def _answered(

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..merge import merge_partials
+from ..segments import Segments
 
 
 class LatentState(NamedTuple):
@@ -34,18 +35,54 @@ class LatentState(NamedTuple):
         z, lse = merge_partials((self.z, later.z), (self.lse, later.lse))
         return LatentState(lse, z)
 
+    def of(self, sequences: slice) -> "LatentState":
+        """The states of some sequences."""
+        return LatentState(self.lse[sequences], self.z[sequences])
 
-def running(
-    lse: Float[Tensor, "T H M"], z: Float[Tensor, "T H M Dv"], initial: LatentState
-) -> tuple[Float[Tensor, "Tp1 H M"], Float[Tensor, "Tp1 H M Dv"]]:
-    """The states of one sequence before its first part, and after each of its T parts.
+
+class States(NamedTuple):
+    """The states of sequences before, after and at the end of their parts.
+
+    Attributes:
+        before: of each part.
+        after: of each part.
+        last: of each sequence.
+    """
+
+    before: LatentState
+    after: LatentState
+    last: LatentState
+
+
+def running(parts: LatentState, initial: LatentState, order: Segments, impl: str = "reference") -> States:
+    """The states along sequences.
 
     Args:
-        lse: of what each part alone brings.
-        z: likewise.
-        initial: of this sequence, B = 1.
+        parts: what each of the T parts alone brings, those of a sequence one after another.
+        initial: of each sequence.
+        order: where the parts of each sequence are.
+        impl: "triton", in float32, or "reference".
     """
-    states = [initial]
-    for t in range(len(lse)):
-        states.append(states[-1].then(LatentState(lse[t : t + 1], z[t : t + 1])))
+    if impl == "triton":
+        from ..triton_causal.autograd import latent_scan
+
+        lse, z = latent_scan(*parts, *initial, order.ptr)
+    else:
+        lse, z = _one_by_one(parts, initial, order)
+    # A sequence has a state more than parts: its rows start later by one for each sequence before.
+    sequences = torch.arange(order.num_segments, device=order.ptr.device)
+    rows = torch.arange(order.num_rows, device=order.ptr.device) + order.batch
+    picked = (
+        LatentState(lse.index_select(0, at), z.index_select(0, at))
+        for at in (rows, rows + 1, order.ptr[1:] + sequences)
+    )
+    return States(*picked)
+
+
+def _one_by_one(parts: LatentState, initial: LatentState, order: Segments) -> tuple[Tensor, Tensor]:
+    states = [parts.of(slice(0, 0))]  # so that parts are in the graph even where there are none
+    for b, mine in enumerate(order.slices):
+        states.append(initial.of(slice(b, b + 1)))
+        for t in range(mine.start, mine.stop):
+            states.append(states[-1].then(parts.of(slice(t, t + 1))))
     return torch.cat([state.lse for state in states]), torch.cat([state.z for state in states])
