@@ -1,4 +1,4 @@
-"""The running softmax over parts of sequences in Triton, against plain torch and the reference in fp64."""
+"""Causal FLARE in Triton against plain torch and the reference in fp64: states along sequences, tokens, time steps."""
 
 import dataclasses
 
@@ -81,6 +81,101 @@ def test_the_same_bits_again(device):
     assert_same(first, outcome(along(order), x, "triton", torch.float32))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Sizes and options of sequences of tokens."""
+
+    lengths: tuple[int, ...] = (70, 3)
+    heads: int = 2
+    latents: int = 5
+    dim: int = 4
+    value_dim: int = 6
+    std: float = 1.0
+    options: tuple[str, ...] = ()  # "log_weights", "q_decode", "k_decode"
+    per_sequence: bool = False  # latent queries of each
+
+
+TOKENS = {
+    "a few": Tokens(),
+    "all of it": Tokens(options=("log_weights", "q_decode", "k_decode"), per_sequence=True),
+    "spread": Tokens(std=8.0, options=("log_weights",)),
+    "far apart": Tokens(std=40.0, options=("log_weights",)),
+    "blocks of latents": Tokens(lengths=(66,), heads=1, latents=70),
+    "one of each": Tokens(lengths=(1, 0), heads=1, latents=1, dim=1, value_dim=1),
+}
+TOKENS_ON_GPU = {
+    "long": Tokens(lengths=(3000, 1, 700), heads=8, latents=64, dim=32, value_dim=32, options=("log_weights",)),
+    "many latents": Tokens(lengths=(500,), heads=2, latents=256, dim=16, value_dim=16),
+    "wide": Tokens(lengths=(300,), heads=2, latents=32, dim=64, value_dim=128),
+}
+
+
+def draw_tokens(case, device, dtype):
+    """Tensors by name, with a state to begin from."""
+    generator = torch.Generator().manual_seed(sum(case.lengths) + case.latents)
+    n, b = sum(case.lengths), len(case.lengths)
+    normal = lambda *size: torch.randn(size, generator=generator, dtype=torch.float64)  # noqa: E731
+    queries = (*((b,) if case.per_sequence else ()), case.heads, case.latents, case.dim)
+    x = {
+        "q": case.std / case.dim**0.5 * normal(*queries), "k": normal(n, case.heads, case.dim),
+        "v": normal(n, case.heads, case.value_dim),
+        "q_decode": case.std / case.dim**0.5 * normal(*queries), "k_decode": normal(n, case.heads, case.dim),
+    }  # fmt: skip
+    x = {name: t.to(dtype) for name, t in x.items() if name in ("q", "k", "v", *case.options)}
+    if "log_weights" in case.options:
+        x["log_weights"] = normal(n).float()
+        x["log_weights"][::5] = -torch.inf  # the first token among them
+    first = fk.LatentState.empty(b, case.heads, case.latents, case.value_dim)
+    first.lse[-1:], first.z[-1:] = normal(*first.lse[-1:].shape), normal(*first.z[-1:].shape)
+    x |= {"first_lse": first.lse, "first_z": first.z}
+    return {name: t.to(device) for name, t in x.items()}
+
+
+def mixed(case, chunk=32):
+    """A call of the causal mixer."""
+
+    def call(x, impl):
+        more = {name: x[name] for name in case.options}
+        y, last = fk.causal_mixer(
+            x["q"], x["k"], x["v"], scale=0.9, ptr=fk.Segments.from_lengths(case.lengths, x["k"].device),
+            initial_state=fk.LatentState(x["first_lse"], x["first_z"]), return_state=True, chunk=chunk, impl=impl,
+            **more,
+        )  # fmt: skip
+        return {"y": y, "z": last.z, "lse": last.lse}
+
+    return call
+
+
+def turned(case, chunk, seed):
+    """The call with the dims of queries and keys in another order, in which their products are rounded otherwise."""
+    order = torch.randperm(case.dim, generator=torch.Generator().manual_seed(seed))
+    call = mixed(case, chunk)
+    names = ("q", "k", "q_decode", "k_decode")
+    return lambda x, impl: call(
+        {name: t[..., order.to(t.device)] if name in names else t for name, t in x.items()}, impl
+    )
+
+
+def check_tokens(case, device, dtype):
+    """Hold the kernels to the error budget; plain torch takes chunks and orders of several kinds."""
+    x = draw_tokens(case, device, dtype)
+    truth = outcome(mixed(case), exact(x), "chunked", dtype)
+    chunks = (32, 8, 16, 24, 48, 64, 12, 40)
+    plain = [outcome(turned(case, chunk, seed), x, "chunked", dtype) for seed, chunk in enumerate(chunks)]
+    check(outcome(mixed(case), x, "triton", dtype), plain, truth, dtype)
+
+
+@pytest.mark.parametrize(("case", "device", "dtype"), runs(TOKENS, TOKENS_ON_GPU))
+def test_error_budget_of_tokens(case, device, dtype):
+    check_tokens(case, device, dtype)
+
+
+def test_half_precision_of_tokens(device):
+    # The interpreter multiplies no matrices in bfloat16.
+    for dtype in (torch.float16,) if device.type == "cpu" else (torch.bfloat16, torch.float16):
+        check_tokens(Tokens(lengths=(70,), heads=1, options=("log_weights",)), device, dtype)
+
+
 def test_steps_of_points(device):
     """All of the block-causal mixer on its kernels, in twice the error of plain torch."""
     generator = torch.Generator().manual_seed(0)
@@ -97,6 +192,24 @@ def test_steps_of_points(device):
 
     truth, plain = (outcome(call, each, "reference", torch.float32) for each in (exact(x), x))
     check(outcome(call, x, "triton", torch.float32), [plain], truth, torch.float32)
+
+
+@pytest.mark.parametrize("case", [Tokens(), TOKENS["all of it"]], ids=["a few", "all of it"])
+@pytest.mark.parametrize("name", ["causal_answer", "causal_answer_grad"])
+def test_operators_of_tokens_keep_the_rules_of_torch(name, case, device):
+    import flare_kernels.triton_causal.ops  # noqa: F401
+    from flare_kernels.causal.spans import cut
+
+    x = draw_tokens(case, device, torch.float32)
+    spans, order = cut(fk.Segments.from_lengths(case.lengths, device), 64)
+    states = torch.randn(spans.num_segments, 2, 5, device=device), torch.randn(spans.num_segments, 2, 5, 6).to(device)
+    given = (
+        x["q"], x["k"], x["v"], x.get("log_weights"), x.get("q_decode", x["q"]), x.get("k_decode", x["k"]), *states,
+        spans.ptr, order.batch, 0.9, "ieee",
+    )  # fmt: skip
+    if name == "causal_answer_grad":
+        given = (*given, order.ptr, torch.randn_like(x["v"]), torch.randn_like(x["v"]))
+    torch.library.opcheck(getattr(torch.ops.flare_connect, name).default, given)
 
 
 @pytest.mark.parametrize("name", ["latent_scan", "latent_scan_grad"])

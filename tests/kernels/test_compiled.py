@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from flare_kernels.causal.state import running
+from flare_kernels.causal.state import States, running
 from flare_kernels.triton_causal import ops as causal_ops
 from flare_kernels.triton_edges import ops as edge_ops
 from flare_kernels.triton_mixer import ops
@@ -148,3 +148,38 @@ def test_scan_kernels_compile(value_dim, target, monkeypatch, tmp_path: Path):
     with mock.patch.object(causal_ops, "launch", launch):
         running(parts, first, fk.Segments.from_lengths([3]), "triton").after.z.sum().backward()
     assert seen == {"scan_kernel", "scan_grad_kernel"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "latents", "dim", "target"),
+    [
+        (torch.bfloat16, 64, 32, HOPPER), (torch.bfloat16, 200, 16, AMPERE), (torch.float16, 64, 32, HOPPER),
+        (torch.float32, 64, 32, AMPERE),
+    ],
+)  # fmt: skip
+def test_causal_kernels_compile(dtype, latents, dim, target, monkeypatch, tmp_path: Path):
+    from flare_kernels.causal import spans
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    draw = lambda *shape: torch.zeros(shape, dtype=dtype, requires_grad=True)  # noqa: E731
+    q, k, v = draw(2, latents, dim), draw(70, 2, dim), draw(70, 2, dim)
+    seen = set()
+
+    def launch(kernel, *rest, **more):
+        seen.add(kernel.fn.__name__)
+        compiled(target, kernel, *rest, **more)
+
+    # The states before spans come from kernels of their own.
+    state = fk.LatentState.empty(1, 2, latents, dim)
+    monkeypatch.setattr(
+        spans, "gather", lambda q, k, *_, ptr, **__: (
+            torch.zeros(ptr.num_segments, 2, latents, dim), torch.zeros(ptr.num_segments, 2, latents)
+        )
+    )  # fmt: skip
+    monkeypatch.setattr(spans, "running", lambda parts, first, *_: States(parts, parts, first))
+    with mock.patch.object(causal_ops, "launch", launch):
+        weights = torch.zeros(70)
+        y = fk.causal_mixer(q, k, v, scale=1.0, log_weights=weights, initial_state=state, impl="triton")
+        y.float().sum().backward()
+    assert seen == {"answer_kernel", "answer_grad_kernel", "sum_kernel"}

@@ -7,13 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..choice import choose
 from ..segments import Ptr, Segments, packed
 from ..validation import check_choice, check_device, check_log_weights, check_points
 from . import reference
 from .chunked import CHUNK, chunked
+from .spans import by_spans
 from .state import LatentState
 
-IMPLEMENTATIONS = ("auto", "chunked", "reference")
+IMPLEMENTATIONS = ("auto", "triton", "chunked", "reference")
 
 
 def causal_mixer(
@@ -30,6 +32,7 @@ def causal_mixer(
     return_state: bool = False,
     chunk: int = CHUNK,
     impl: str = "auto",
+    precision: str = "ieee",
 ) -> Float[Tensor, "*Bn N H Dv"] | tuple[Float[Tensor, "*Bn N H Dv"], LatentState]:
     """Low-rank attention in which a token reads itself and what came before; O(N·M) time, O(N) memory.
 
@@ -47,8 +50,10 @@ def causal_mixer(
         k_decode: k', likewise.
         initial_state: what latents know before the first token. Gradients flow through it.
         return_state: also return what they know after the last, with which the sequence goes on.
-        chunk: tokens worked on together; changes memory and time, not the result.
-        impl: "chunked" in plain torch, or "reference", a loop over tokens; "auto" is "chunked".
+        chunk: tokens that "chunked" works on together; changes memory and time, not the result.
+        impl: "chunked" in plain torch, "triton", or "reference", a loop over tokens. "auto" is "chunked": the kernels
+            were only run in Triton's interpreter so far.
+        precision: of the products of float32 inputs in Triton, as in `gather`.
 
     Returns:
         Y, in the layout and the dtype of `v`; zero where nothing with weight came yet. With `return_state` also the
@@ -71,6 +76,11 @@ def causal_mixer(
     check_same_latents(q, q_decode)
     dtype = torch.promote_types(torch.promote_types(k.dtype, v.dtype), torch.float32)
     state = ready(initial_state, q, v, segments.num_segments, dtype)
+    if impl == "triton":
+        choose(impl, k, v.shape[-1])  # says what stands in its way
+        y, last = by_spans(q, k, v, segments, scale, log_weights, q_decode, k_decode, state, precision)
+        y = y if dense is None else y.view(*dense, *y.shape[1:])
+        return (y, last) if return_state else y
     outputs, states = [], []
     for b, rows in enumerate(segments.slices):
         s = scores(q, b, k[rows], scale, dtype)

@@ -5,7 +5,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..api import Cost, gather, scatter
-from ..choice import choose
 from ..segments import Ptr, Segments
 from .api import check_same_latents, ready
 from .state import LatentState, running
@@ -48,7 +47,7 @@ def block_causal_mixer(
         cost_decode: anchored scores of the scatter; give both or neither.
         initial_state: what latents know before the first step of each sequence.
         return_state: also return what they know after the last, with which the sequence goes on.
-        impl: as in `gather`.
+        impl: as in `gather`; the running softmax over the steps is in Triton only where that is asked for.
         precision: as in `gather`.
 
     Returns:
@@ -80,8 +79,7 @@ def block_causal_mixer(
         impl=impl, precision=precision,
     )  # fmt: skip
     z, lse = (each.to(dtype) for each in read)
-    use = "triton" if dtype == torch.float32 and choose(impl, k, v.shape[-1]) == "triton" else "reference"
-    states = running(LatentState(lse, z), state, order, use)
+    states = running(LatentState(lse, z), state, order, "triton" if impl == "triton" else "reference")
     y = scatter(
         _of_steps(q_decode, order), k if k_decode is None else k_decode, states.after.z.to(v.dtype), scale=scale,
         ptr=blocks, cost=cost_decode, impl=impl, precision=precision,

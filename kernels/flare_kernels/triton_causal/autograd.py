@@ -1,4 +1,4 @@
-"""States along sequences with gradients, on the operators of `ops`."""
+"""States along sequences and what tokens read of them, with gradients, on the operators of `ops`."""
 
 from typing import Any
 
@@ -31,3 +31,49 @@ class _Scan(torch.autograd.Function):
         given = (*ctx.saved_tensors, dlse_states.contiguous(), dz_states.contiguous())
         dlse, dz, first_dlse, first_dz = torch.ops.flare_connect.latent_scan_grad(*given)
         return dlse, dz, first_dlse, first_dz, None
+
+
+def answer(
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor, k_decode: Tensor, lse: Tensor,
+    z: Tensor, ptr: Tensor, sequences: Tensor, offsets: Tensor, scale: float, precision: str,
+) -> Tensor:  # fmt: skip
+    """Y [N, H, Dv] in the dtype of `v`, from the states before each span.
+
+    Args:
+        q: latent queries, [H, M, D] or one set a sequence.
+        k: keys [N, H, D].
+        v: values [N, H, Dv], of the dtype of `k`.
+        log_weights: [N].
+        q_decode: as `q`.
+        k_decode: as `k`.
+        lse: [K, H, M], before each of the K spans.
+        z: [K, H, M, Dv].
+        ptr: offsets of the spans in the tokens.
+        sequences: of each span.
+        offsets: of the sequences in the spans.
+        scale: factor of the scores.
+        precision: as in `api.gather`.
+    """
+    y: Tensor = _Answer.apply(
+        q, k, v, log_weights, q_decode, k_decode, lse.contiguous(), z.contiguous(), ptr, sequences, offsets, scale,
+        precision,
+    )  # fmt: skip
+    return y
+
+
+class _Answer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        *tensors, offsets, scale, precision = given
+        y: Tensor = torch.ops.flare_connect.causal_answer(*tensors, scale, precision)
+        ctx.save_for_backward(*tensors, offsets, y)
+        ctx.settings = scale, precision
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, offsets, y = ctx.saved_tensors
+        found = torch.ops.flare_connect.causal_answer_grad(*tensors, *ctx.settings, offsets, y, dy.contiguous())
+        dq, dk, dv, dweights, *rest = found
+        return dq, dk, dv, None if tensors[3] is None else dweights.to(tensors[3].dtype), *rest, *5 * (None,)

@@ -3,19 +3,33 @@
 from typing import Any
 
 import torch
+import triton.language as tl
 from torch import Tensor
 
 from ..operators import register
+from ..triton_mixer.backward import sum_kernel
 from ..triton_mixer.dispatch import launch
 from ..triton_mixer.sizes import block_of
+from .answer import answer_grad_kernel, answer_kernel
 from .scan import scan_grad_kernel, scan_kernel
+
+# Tokens of a span, latents of a block.
+SPAN = 64
+_LATENTS = 64
 
 # Latents of a program: few, so that there are enough programs, for each goes through a whole sequence.
 _BLOCK_M = 4
+_ANSWER = (
+    "Tensor q, Tensor k, Tensor v, Tensor? log_weights, Tensor q_decode, Tensor k_decode, Tensor lse, Tensor z,"
+    " Tensor ptr, Tensor sequences, float scale, str precision"
+)
 _SCHEMAS = {
     "latent_scan": "(Tensor lse, Tensor z, Tensor first_lse, Tensor first_z, Tensor ptr) -> (Tensor, Tensor)",
     "latent_scan_grad": "(Tensor lse, Tensor z, Tensor ptr, Tensor lse_states, Tensor z_states, Tensor dlse_states,"
     " Tensor dz_states) -> (Tensor, Tensor, Tensor, Tensor)",
+    "causal_answer": f"({_ANSWER}) -> Tensor",
+    "causal_answer_grad": f"({_ANSWER}, Tensor offsets, Tensor y, Tensor dy)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 }
 
 
@@ -53,6 +67,70 @@ def latent_scan_grad(
     return dlse, dz, first_dlse, first_dz
 
 
+def _answer_constants(q: Tensor, k: Tensor, v: Tensor, precision: str) -> tuple[tuple[Any, ...], int]:
+    """Constants of the kernels that answer, and how many blocks of latents there are."""
+    heads, latents, dim = q.shape[-3:]
+    block_m = min(_LATENTS, block_of(latents))
+    # Factors of the weights reach far beyond what half precision of 5 exponent bits holds; tf32 has its digits.
+    inside = tl.bfloat16 if k.dtype == torch.bfloat16 else tl.float32
+    how = "tf32" if k.dtype == torch.float16 else precision
+    blocks = SPAN, block_m, block_of(dim), block_of(v.shape[-1])
+    return (heads, dim, v.shape[-1], *blocks, inside, how), -(-latents // block_m)
+
+
+def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor, k_decode: Tensor) -> tuple[int, ...]:
+    queries = [(0 if x.dim() == 3 else x.stride(0), x.stride(-3), x.stride(-2)) for x in (q, q_decode)]
+    rows = [(x.stride(0), x.stride(1)) for x in (k, v, k_decode)]
+    return (*queries[0], *rows[0], *rows[1], *queries[1], *rows[2])
+
+
+def causal_answer(
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor, k_decode: Tensor, lse: Tensor,
+    z: Tensor, ptr: Tensor, sequences: Tensor, scale: float, precision: str,
+) -> Tensor:  # fmt: skip
+    """Y [N, H, Dv] in the dtype of `v`; `lse` and `z` are the states before the spans that `ptr` gives."""
+    constants, blocks = _answer_constants(q, k, v, precision)
+    parts = v.new_empty((blocks, *v.shape), dtype=v.dtype if blocks == 1 else torch.float32)
+    launch(
+        answer_kernel, (len(sequences) * q.shape[-3], blocks),
+        (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, parts),
+        (len(k), q.shape[-2], scale), _strides(q, k, v, q_decode, k_decode), constants,
+    )  # fmt: skip
+    return parts[0] if blocks == 1 else parts.sum(0).to(v.dtype)
+
+
+def causal_answer_grad(
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor, k_decode: Tensor, lse: Tensor,
+    z: Tensor, ptr: Tensor, sequences: Tensor, scale: float, precision: str, offsets: Tensor, y: Tensor, dy: Tensor,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Gradients of q, k, v, log-weights, q_decode, k_decode, lse, z; `offsets` say which spans a sequence has."""
+    constants, blocks = _answer_constants(q, k, v, precision)
+    spans, heads, latents = lse.shape
+    rows = [k.new_empty((blocks, *x.shape), dtype=torch.float32) for x in (k, v, k_decode)]
+    queries = [k.new_empty((spans, heads, latents, q.shape[-1]), dtype=torch.float32) for _ in range(2)]
+    dweights = None if log_weights is None else k.new_empty((blocks, len(k), heads), dtype=torch.float32)
+    dlse, dz = torch.empty_like(lse), torch.empty_like(z)
+    launch(
+        answer_grad_kernel, (spans * heads, blocks),
+        (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, None if blocks == 1 else y, dy,
+         queries[0], rows[0], rows[1], dweights, queries[1], rows[2], dlse, dz),
+        (len(k), latents, spans, scale), _strides(q, k, v, q_decode, k_decode), constants,
+    )  # fmt: skip
+    dk, dv, dk_decode = (each.sum(0).to(x.dtype) for each, x in zip(rows, (k, v, k_decode), strict=True))
+    dq, dq_decode = (_of_queries(each, x, offsets) for each, x in zip(queries, (q, q_decode), strict=True))
+    of_weights = k.new_empty(0) if dweights is None else dweights.sum((0, 2))
+    return dq, dk, dv, of_weights, dq_decode, dk_decode, dlse, dz
+
+
+def _of_queries(parts: Tensor, q: Tensor, offsets: Tensor) -> Tensor:
+    """Parts of spans added up, in their order, for all or for each sequence."""
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    groups, row, block = (1 if q.dim() == 3 else len(q)), parts[0].numel(), 32
+    step = (len(offsets) - 1) // groups
+    launch(sum_kernel, (-(-row // block), groups), (parts, offsets, out), (0, step, row, 1.0), (), (64, block))
+    return out
+
+
 def _fake_scan(lse: Tensor, z: Tensor, first_lse: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     states = len(lse) + len(first_lse)
     return lse.new_empty((states, *lse.shape[1:])), z.new_empty((states, *z.shape[1:]))
@@ -66,9 +144,26 @@ def _fake_grad(lse: Tensor, z: Tensor, ptr: Tensor, lse_states: Tensor, *rest: A
     )  # fmt: skip
 
 
+def _fake_answer(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(v, memory_format=torch.contiguous_format)
+
+
+def _fake_answer_grad(
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor, k_decode: Tensor, lse: Tensor,
+    z: Tensor, *rest: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    of_weights = k.new_empty(0) if log_weights is None else k.new_empty(len(k), dtype=torch.float32)
+    dq, dk, dv, dq_decode, dk_decode = (
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v, q_decode, k_decode)
+    )
+    return dq, dk, dv, of_weights, dq_decode, dk_decode, torch.empty_like(lse), torch.empty_like(z)
+
+
 library = register(
     {
         "latent_scan": (_SCHEMAS["latent_scan"], latent_scan, _fake_scan),
         "latent_scan_grad": (_SCHEMAS["latent_scan_grad"], latent_scan_grad, _fake_grad),
+        "causal_answer": (_SCHEMAS["causal_answer"], causal_answer, _fake_answer),
+        "causal_answer_grad": (_SCHEMAS["causal_answer_grad"], causal_answer_grad, _fake_answer_grad),
     }
 )

@@ -1,0 +1,264 @@
+"""Tokens of a span read the latents, each as it is after that token: forward and backward.
+
+A program takes one span of at most L tokens, one head and one block of latents, and begins in the state before the
+span. With scores s, that state (l, Z), weights p of the tokens' softmax over the latents and
+`l_t = log(exp l + Σ_{τ≤t} exp s_τ)`:
+
+    A_tτ = Σ_m p_tm exp(s_τm − l_tm) for τ ≤ t,   Y = A V + (p exp(l − l_t)) Z
+
+Usually all of it is matrix products: with a reference r for each latent, `exp(s_τ − l_t)` is `exp(s_τ − r)` times
+`exp(r − l_t)`. Where scores of a span are so far apart that no r keeps both factors in range, latents are taken one by
+one instead, and every exponent is at most 0. Scores stay in base e, as states are: in float32 a change of base would
+round both once more, and what counts are differences of the two.
+"""
+
+import triton
+import triton.language as tl
+
+from ..triton_mixer.tiles import LOG2_E, load_numbers, load_rows, store_rows
+
+# Of the sums `exp(l_t − r)`: r is the largest of all, so that what has most weight has the least exponent.
+LOWEST = tl.constexpr(2.0**-40)
+
+
+@triton.jit
+def larger(a, b):
+    """Of two numbers."""
+    return tl.maximum(a, b)
+
+
+@triton.jit
+def exp(x):
+    """e^x by the exponential that a GPU has."""
+    return tl.exp2(x * LOG2_E)
+
+
+@triton.jit
+def causal_mask(L: tl.constexpr):
+    """[token, token that it reads]."""
+    rows = tl.arange(0, L)
+    return rows[:, None] >= rows[None, :]
+
+
+@triton.jit
+def token_weights(
+    q, k, rows, stride_m, stride_n, length, M, latents, scale,
+    D: tl.constexpr, L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Weights [L, BLOCK_M] of a block in each token's softmax over all latents; zero past the last token or latent."""
+    key = load_rows(k, rows, stride_n, length, True, D, BLOCK_D)
+    peak = tl.full([L], -float("inf"), tl.float32)
+    total = tl.zeros([L], tl.float32)
+    for first in range(0, M, BLOCK_M):
+        block = first + tl.arange(0, BLOCK_M)
+        query = load_rows(q, block, stride_m, M, True, D, BLOCK_D).to(key.dtype)
+        t = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
+        t = tl.where((block < M)[None, :], t, -float("inf"))
+        new_peak = tl.maximum(peak, tl.max(t, 1))
+        total = total * exp(peak - new_peak) + tl.sum(exp(t - new_peak[:, None]), 1)
+        peak = new_peak
+    query = load_rows(q, latents, stride_m, M, True, D, BLOCK_D).to(key.dtype)
+    t = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
+    p = exp(t - peak[:, None]) / total[:, None]
+    return tl.where((rows < length)[:, None] & (latents < M)[None, :], p, 0.0), key, query
+
+
+@triton.jit
+def read_scores(
+    q, k, log_weights, rows, stride_m, stride_n, length, M, latents, scale,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Scores [L, BLOCK_M] with which latents read tokens; −∞ past the last of either."""
+    key = load_rows(k, rows, stride_n, length, True, D, BLOCK_D)
+    query = load_rows(q, latents, stride_m, M, True, D, BLOCK_D).to(key.dtype)
+    s = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
+    if log_weights is not None:
+        s += load_numbers(log_weights, rows, 1, length, 0.0, True).to(tl.float32)[:, None]
+    return tl.where((rows < length)[:, None] & (latents < M)[None, :], s, -float("inf")), key, query
+
+
+@triton.jit
+def factors(s, before):
+    """`exp(s − r)`, the same of the state before, and the sums `exp(l_t − r)`."""
+    reference = tl.maximum(before, tl.max(s, 0))
+    reference = tl.where(reference == -float("inf"), 0.0, reference)
+    read, first = exp(s - reference[None, :]), exp(before - reference)
+    return read, first, first[None, :] + tl.cumsum(read, 0)
+
+
+@triton.jit
+def pivots_of(s, before):
+    """The largest score so far [L, BLOCK_M], that of the state included; 0 where nothing has weight."""
+    peak = tl.maximum(tl.associative_scan(s, 0, larger), before[None, :])
+    return tl.where(peak == -float("inf"), 0.0, peak)
+
+
+@triton.jit
+def column(x, m, BLOCK_M: tl.constexpr):
+    """Column m of a tile [L, BLOCK_M]."""
+    return tl.sum(tl.where((tl.arange(0, BLOCK_M) == m)[None, :], x, 0.0), 1)
+
+
+@triton.jit
+def weights_of(s, pivots, first, m, causal, BLOCK_M: tl.constexpr):
+    """`exp(s_τm − l_tm)` [token, token that it reads] of one latent, and `exp(l_m − l_tm)` of the state before."""
+    w = exp(tl.where(causal, column(s, m, BLOCK_M)[None, :] - column(pivots, m, BLOCK_M)[:, None], -float("inf")))
+    old = column(first, m, BLOCK_M)
+    total = tl.sum(w, 1) + old
+    safe = tl.where(total == 0.0, 1.0, total)
+    return w / safe[:, None], old / safe
+
+
+@triton.jit
+def span_place(ptr, sequences, H: tl.constexpr):
+    """Head, span, first token, number of tokens and sequence of a program."""
+    head = tl.program_id(0) % H
+    span = (tl.program_id(0) // H).to(tl.int64)
+    start = tl.load(ptr + span)
+    return head, span, start, (tl.load(ptr + span + 1) - start).to(tl.int32), tl.load(sequences + span)
+
+
+@triton.jit(do_not_specialize=["N", "M"])
+def answer_kernel(
+    q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, y,
+    N, M, scale,
+    stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
+    stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
+    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
+    L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    IN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What one block of latents brings to the outputs [N, H, Dv] of a span; a part for each block."""
+    head, span, start, length, sequence = span_place(ptr, sequences, H)
+    block = tl.program_id(1)
+    latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    rows = tl.arange(0, L)
+    causal = causal_mask(L)
+    p, _, _ = token_weights(
+        q_decode + sequence * stride_pb + head * stride_ph, k_decode + start * stride_dn + head * stride_dh, rows,
+        stride_pm, stride_dn, length, M, latents, scale, D, L, BLOCK_M, BLOCK_D, PRECISION,
+    )  # fmt: skip
+    if log_weights is not None:
+        log_weights += start
+    s, _, _ = read_scores(
+        q + sequence * stride_qb + head * stride_qh, k + start * stride_kn + head * stride_kh, log_weights, rows,
+        stride_qm, stride_kn, length, M, latents, scale, D, BLOCK_D, PRECISION,
+    )  # fmt: skip
+    value = load_rows(v + start * stride_vn + head * stride_vh, rows, stride_vn, length, True, DV, BLOCK_DV)
+    at = (span * H + head) * M
+    before = tl.load(lse + at + latents, mask=latents < M, other=0.0)
+    state = load_rows(z + at * DV, latents, DV, M, True, DV, BLOCK_DV)
+    read, first, total = factors(s, before)
+    if tl.min(tl.min(total, 1), 0) >= LOWEST:
+        share = p / total
+        a = tl.dot(share.to(IN), tl.trans(read.to(IN)), input_precision=PRECISION)
+        a = tl.where(causal, a, 0.0)
+        old = share * first[None, :]
+    else:
+        pivots = pivots_of(s, before)
+        first_of_each = exp(before[None, :] - pivots)
+        a = tl.zeros([L, L], tl.float32)
+        old = tl.zeros([L, BLOCK_M], tl.float32)
+        for m in range(0, BLOCK_M):
+            w, kept = weights_of(s, pivots, first_of_each, m, causal, BLOCK_M)
+            weight = column(p, m, BLOCK_M)
+            a += weight[:, None] * w
+            old += tl.where((tl.arange(0, BLOCK_M) == m)[None, :], (weight * kept)[:, None], 0.0)
+    out = tl.dot(a.to(IN), value.to(IN), input_precision=PRECISION)
+    out = tl.dot(old.to(IN), state.to(IN), out, input_precision=PRECISION)
+    y += ((block.to(tl.int64) * N + start) * H + head) * DV
+    store_rows(y, rows, H * DV, length, out, DV, BLOCK_DV)
+
+
+@triton.jit(do_not_specialize=["N", "M", "spans"])
+def answer_grad_kernel(
+    q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, y, dy,
+    dq, dk, dv, dweights, dq_decode, dk_decode, dlse, dz,
+    N, M, spans, scale,
+    stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
+    stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
+    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
+    L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    IN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of one block of latents in a span: of queries a part for each span, of tokens a part for each block.
+
+    With `B_tτ = dy_t·v_τ` for τ ≤ t and `g_tm = p_tm dp_tm`:
+    `dp_tm = Σ_τ exp(s_τm − l_tm) B_tτ + exp(l_m − l_tm) dy_t·Z_m`,
+    `ds_τm = Σ_{t≥τ} exp(s_τm − l_tm)(p_tm B_tτ − g_tm)`.
+    """
+    head, span, start, length, sequence = span_place(ptr, sequences, H)
+    block = tl.program_id(1)
+    latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    rows = tl.arange(0, L)
+    causal = causal_mask(L)
+    p, key_decode, query_decode = token_weights(
+        q_decode + sequence * stride_pb + head * stride_ph, k_decode + start * stride_dn + head * stride_dh, rows,
+        stride_pm, stride_dn, length, M, latents, scale, D, L, BLOCK_M, BLOCK_D, PRECISION,
+    )  # fmt: skip
+    if log_weights is not None:
+        log_weights += start
+    s, key, query = read_scores(
+        q + sequence * stride_qb + head * stride_qh, k + start * stride_kn + head * stride_kh, log_weights, rows,
+        stride_qm, stride_kn, length, M, latents, scale, D, BLOCK_D, PRECISION,
+    )  # fmt: skip
+    value = load_rows(v + start * stride_vn + head * stride_vh, rows, stride_vn, length, True, DV, BLOCK_DV)
+    at = (span * H + head) * M
+    before = tl.load(lse + at + latents, mask=latents < M, other=0.0)
+    state = load_rows(z + at * DV, latents, DV, M, True, DV, BLOCK_DV)
+    rows_out = (start * H + head) * DV
+    slope = load_rows(dy + rows_out, rows, H * DV, length, True, DV, BLOCK_DV)
+    b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
+    of_state = tl.dot(slope.to(IN), tl.trans(state.to(IN)), input_precision=PRECISION)
+
+    read, first, total = factors(s, before)
+    if tl.min(tl.min(total, 1), 0) >= LOWEST:
+        share = p / total
+        a = tl.where(causal, tl.dot(share.to(IN), tl.trans(read.to(IN)), input_precision=PRECISION), 0.0)
+        dp = tl.dot(b.to(IN), read.to(IN), of_state * first[None, :], input_precision=PRECISION) / total
+        g = share * dp
+        later = tl.cumsum(g, 0, reverse=True)
+        ds = read * (tl.dot(tl.trans(b).to(IN), share.to(IN), input_precision=PRECISION) - later)
+        old = share * first[None, :]
+        lost = first * tl.sum(g, 0)
+    else:
+        pivots = pivots_of(s, before)
+        first_of_each = exp(before[None, :] - pivots)
+        a = tl.zeros([L, L], tl.float32)
+        old = tl.zeros([L, BLOCK_M], tl.float32)
+        dp = tl.zeros([L, BLOCK_M], tl.float32)
+        ds = tl.zeros([L, BLOCK_M], tl.float32)
+        for m in range(0, BLOCK_M):
+            w, kept = weights_of(s, pivots, first_of_each, m, causal, BLOCK_M)
+            weight = column(p, m, BLOCK_M)
+            slope_of_p = tl.sum(w * b, 1) + kept * column(of_state, m, BLOCK_M)
+            slope_of_s = tl.sum(w * (weight[:, None] * (b - slope_of_p[:, None])), 0)
+            mine = (tl.arange(0, BLOCK_M) == m)[None, :]
+            a += weight[:, None] * w
+            old += tl.where(mine, (weight * kept)[:, None], 0.0)
+            dp += tl.where(mine, slope_of_p[:, None], 0.0)
+            ds += tl.where(mine, slope_of_s[:, None], 0.0)
+        lost = tl.sum(old * dp, 0)
+    tl.store(dlse + at + latents, tl.sum(old * of_state, 0) - lost, mask=latents < M)
+    dstate = tl.dot(tl.trans(old).to(IN), slope.to(IN), input_precision=PRECISION)
+    store_rows(dz + at * DV, latents, DV, M, dstate, DV, BLOCK_DV)
+
+    part = block.to(tl.int64) * N + start
+    dvalue = tl.dot(tl.trans(a).to(IN), slope.to(IN), input_precision=PRECISION)
+    store_rows(dv + (part * H + head) * DV, rows, H * DV, length, dvalue, DV, BLOCK_DV)
+    if dweights is not None:
+        tl.store(dweights + part * H + head + rows * H, tl.sum(ds, 1), mask=rows < length)
+    dkey = tl.dot(ds.to(IN), query.to(IN), input_precision=PRECISION) * scale
+    store_rows(dk + (part * H + head) * D, rows, H * D, length, dkey, D, BLOCK_D)
+    dquery = tl.dot(tl.trans(ds).to(IN), key.to(IN), input_precision=PRECISION) * scale
+    store_rows(dq + at * D, latents, D, M, dquery, D, BLOCK_D)
+    if y is None:
+        delta = tl.sum(p * dp, 1)
+    else:  # the same over all blocks
+        answer = load_rows(y + rows_out, rows, H * DV, length, True, DV, BLOCK_DV)
+        delta = tl.sum(slope.to(tl.float32) * answer.to(tl.float32), 1)
+    ds = p * (dp - delta[:, None])
+    dkey = tl.dot(ds.to(IN), query_decode.to(IN), input_precision=PRECISION) * scale
+    store_rows(dk_decode + (part * H + head) * D, rows, H * D, length, dkey, D, BLOCK_D)
+    dquery = tl.dot(tl.trans(ds).to(IN), key_decode.to(IN), input_precision=PRECISION) * scale
+    store_rows(dq_decode + at * D, latents, D, M, dquery, D, BLOCK_D)
