@@ -288,7 +288,7 @@ def test_steps_go_on_from_a_state_gradients_included(cut):
     ("call", "message"),
     [
         (lambda q, k, v: fk.causal_mixer(q, k, v, scale=1.0, chunk=0), "`chunk` must be at least 1, got 0"),
-        (lambda q, k, v: fk.causal_mixer(q, k, v, scale=1.0, impl="fast"), "`impl` must be one of auto, triton, chunked"),
+        (lambda q, k, v: fk.causal_mixer(q, k, v, scale=1.0, impl="fast"), "must be one of auto, triton, chunked"),
         (lambda q, k, v: fk.causal_mixer(q, k, v[:-1], scale=1.0), "`v` must be [6, 2, Dv]"),
         (lambda q, k, v: fk.causal_mixer(q, k, v, scale=1.0, q_decode=q[:, :2]), "heads and latents of `q`, [2, 5]"),
         (
