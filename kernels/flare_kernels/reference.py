@@ -26,7 +26,7 @@ def gather(
         s = _scores(_of_mesh(q, mesh), k[rows], scale, None if bias is None else bias[rows])
         if log_weights is not None:
             s = s + log_weights[rows].to(s.dtype)[:, None, None]
-        p, lse = _softmax(s, dim=0)
+        p, lse = softmax(s, dim=0)
         latents.append(torch.einsum("nhm,nhd->hmd", p, v[rows].to(p.dtype)))
         lses.append(lse)
     return torch.stack(latents).to(v.dtype), torch.stack(lses)
@@ -44,7 +44,7 @@ def scatter(
     parts = []
     for mesh, rows in enumerate(segments.slices):
         s = _scores(_of_mesh(q, mesh), k[rows], scale, None if bias is None else bias[rows])
-        p, _ = _softmax(s, dim=2)
+        p, _ = softmax(s, dim=2)
         parts.append(torch.einsum("nhm,hmd->nhd", p, z[mesh].to(p.dtype)))
     return torch.cat(parts).to(z.dtype)
 
@@ -100,7 +100,7 @@ def _scores(q: Tensor, k: Tensor, scale: float, bias: Tensor | None) -> Tensor:
     return s if bias is None else s + bias.to(dtype)
 
 
-def _softmax(s: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def softmax(s: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Softmax and log-sum-exp that stay finite, gradients included, where nothing has weight."""
     if s.shape[dim] == 0:
         return s, s.new_full([n for d, n in enumerate(s.shape) if d != dim], -torch.inf)

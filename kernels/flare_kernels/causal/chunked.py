@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..reference import softmax
 from ..segments import Segments
 from .state import LatentState, running
 
@@ -47,14 +48,8 @@ def chunked(
 
 def _read(s: Float[Tensor, "K L H M"], v: Float[Tensor, "K L H Dv"]) -> LatentState:
     """What chunks alone bring."""
-    peak = s.detach().amax(1, keepdim=True)
-    pivot = torch.where(torch.isfinite(peak), peak, 0.0)
-    e = torch.exp(s - pivot)
-    total = e.sum(1)
-    empty = total == 0
-    safe = total.masked_fill(empty, 1.0)
-    z = torch.einsum("klhm,klhd->khmd", e, v) / safe[..., None]
-    return LatentState((pivot.squeeze(1) + safe.log()).masked_fill(empty, -torch.inf), z)
+    p, lse = softmax(s, dim=1)
+    return LatentState(lse, torch.einsum("klhm,klhd->khmd", p, v))
 
 
 def _answered(

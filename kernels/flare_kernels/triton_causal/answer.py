@@ -15,7 +15,7 @@ round both once more, and what counts are differences of the two.
 import triton
 import triton.language as tl
 
-from ..triton_mixer.tiles import LOG2_E, load_numbers, load_rows, store_rows
+from ..triton_mixer.tiles import load_numbers, load_rows, store_rows
 
 # Of the sums `exp(l_t − r)`: r is the largest of all, so that what has most weight has the least exponent.
 LOWEST = tl.constexpr(2.0**-40)
@@ -25,12 +25,6 @@ LOWEST = tl.constexpr(2.0**-40)
 def larger(a, b):
     """Of two numbers."""
     return tl.maximum(a, b)
-
-
-@triton.jit
-def exp(x):
-    """e^x by the exponential that a GPU has."""
-    return tl.exp2(x * LOG2_E)
 
 
 @triton.jit
@@ -55,11 +49,11 @@ def token_weights(
         t = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
         t = tl.where((block < M)[None, :], t, -float("inf"))
         new_peak = tl.maximum(peak, tl.max(t, 1))
-        total = total * exp(peak - new_peak) + tl.sum(exp(t - new_peak[:, None]), 1)
+        total = total * tl.exp(peak - new_peak) + tl.sum(tl.exp(t - new_peak[:, None]), 1)
         peak = new_peak
     query = load_rows(q, latents, stride_m, M, True, D, BLOCK_D).to(key.dtype)
     t = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
-    p = exp(t - peak[:, None]) / total[:, None]
+    p = tl.exp(t - peak[:, None]) / total[:, None]
     return tl.where((rows < length)[:, None] & (latents < M)[None, :], p, 0.0), key, query
 
 
@@ -82,7 +76,7 @@ def factors(s, before):
     """`exp(s − r)`, the same of the state before, and the sums `exp(l_t − r)`."""
     reference = tl.maximum(before, tl.max(s, 0))
     reference = tl.where(reference == -float("inf"), 0.0, reference)
-    read, first = exp(s - reference[None, :]), exp(before - reference)
+    read, first = tl.exp(s - reference[None, :]), tl.exp(before - reference)
     return read, first, first[None, :] + tl.cumsum(read, 0)
 
 
@@ -102,7 +96,7 @@ def column(x, m, BLOCK_M: tl.constexpr):
 @triton.jit
 def weights_of(s, pivots, first, m, causal, BLOCK_M: tl.constexpr):
     """`exp(s_τm − l_tm)` [token, token that it reads] of one latent, and `exp(l_m − l_tm)` of the state before."""
-    w = exp(tl.where(causal, column(s, m, BLOCK_M)[None, :] - column(pivots, m, BLOCK_M)[:, None], -float("inf")))
+    w = tl.exp(tl.where(causal, column(s, m, BLOCK_M)[None, :] - column(pivots, m, BLOCK_M)[:, None], -float("inf")))
     old = column(first, m, BLOCK_M)
     total = tl.sum(w, 1) + old
     safe = tl.where(total == 0.0, 1.0, total)
@@ -116,6 +110,33 @@ def span_place(ptr, sequences, H: tl.constexpr):
     span = (tl.program_id(0) // H).to(tl.int64)
     start = tl.load(ptr + span)
     return head, span, start, (tl.load(ptr + span + 1) - start).to(tl.int32), tl.load(sequences + span)
+
+
+@triton.jit
+def span_inputs(
+    q, k, v, log_weights, q_decode, k_decode, lse, z, head, span, start, length, sequence, latents, M, scale,
+    stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
+    stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
+    H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
+    L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """p, keys and queries of the tokens' softmax; s, keys and queries of the latents'; values; the state before."""
+    rows = tl.arange(0, L)
+    p, key_decode, query_decode = token_weights(
+        q_decode + sequence * stride_pb + head * stride_ph, k_decode + start * stride_dn + head * stride_dh, rows,
+        stride_pm, stride_dn, length, M, latents, scale, D, L, BLOCK_M, BLOCK_D, PRECISION,
+    )  # fmt: skip
+    if log_weights is not None:
+        log_weights += start
+    s, key, query = read_scores(
+        q + sequence * stride_qb + head * stride_qh, k + start * stride_kn + head * stride_kh, log_weights, rows,
+        stride_qm, stride_kn, length, M, latents, scale, D, BLOCK_D, PRECISION,
+    )  # fmt: skip
+    value = load_rows(v + start * stride_vn + head * stride_vh, rows, stride_vn, length, True, DV, BLOCK_DV)
+    at = (span * H + head) * M
+    before = tl.load(lse + at + latents, mask=latents < M, other=0.0)
+    state = load_rows(z + at * DV, latents, DV, M, True, DV, BLOCK_DV)
+    return p, key_decode, query_decode, s, key, query, value, before, state
 
 
 @triton.jit(do_not_specialize=["N", "M"])
@@ -134,20 +155,12 @@ def answer_kernel(
     latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
     rows = tl.arange(0, L)
     causal = causal_mask(L)
-    p, _, _ = token_weights(
-        q_decode + sequence * stride_pb + head * stride_ph, k_decode + start * stride_dn + head * stride_dh, rows,
-        stride_pm, stride_dn, length, M, latents, scale, D, L, BLOCK_M, BLOCK_D, PRECISION,
+    p, _, _, s, _, _, value, before, state = span_inputs(
+        q, k, v, log_weights, q_decode, k_decode, lse, z, head, span, start, length, sequence, latents, M, scale,
+        stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
+        stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
+        H, D, DV, L, BLOCK_M, BLOCK_D, BLOCK_DV, PRECISION,
     )  # fmt: skip
-    if log_weights is not None:
-        log_weights += start
-    s, _, _ = read_scores(
-        q + sequence * stride_qb + head * stride_qh, k + start * stride_kn + head * stride_kh, log_weights, rows,
-        stride_qm, stride_kn, length, M, latents, scale, D, BLOCK_D, PRECISION,
-    )  # fmt: skip
-    value = load_rows(v + start * stride_vn + head * stride_vh, rows, stride_vn, length, True, DV, BLOCK_DV)
-    at = (span * H + head) * M
-    before = tl.load(lse + at + latents, mask=latents < M, other=0.0)
-    state = load_rows(z + at * DV, latents, DV, M, True, DV, BLOCK_DV)
     read, first, total = factors(s, before)
     if tl.min(tl.min(total, 1), 0) >= LOWEST:
         share = p / total
@@ -156,7 +169,7 @@ def answer_kernel(
         old = share * first[None, :]
     else:
         pivots = pivots_of(s, before)
-        first_of_each = exp(before[None, :] - pivots)
+        first_of_each = tl.exp(before[None, :] - pivots)
         a = tl.zeros([L, L], tl.float32)
         old = tl.zeros([L, BLOCK_M], tl.float32)
         for m in range(0, BLOCK_M):
@@ -192,20 +205,13 @@ def answer_grad_kernel(
     latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
     rows = tl.arange(0, L)
     causal = causal_mask(L)
-    p, key_decode, query_decode = token_weights(
-        q_decode + sequence * stride_pb + head * stride_ph, k_decode + start * stride_dn + head * stride_dh, rows,
-        stride_pm, stride_dn, length, M, latents, scale, D, L, BLOCK_M, BLOCK_D, PRECISION,
-    )  # fmt: skip
-    if log_weights is not None:
-        log_weights += start
-    s, key, query = read_scores(
-        q + sequence * stride_qb + head * stride_qh, k + start * stride_kn + head * stride_kh, log_weights, rows,
-        stride_qm, stride_kn, length, M, latents, scale, D, BLOCK_D, PRECISION,
-    )  # fmt: skip
-    value = load_rows(v + start * stride_vn + head * stride_vh, rows, stride_vn, length, True, DV, BLOCK_DV)
     at = (span * H + head) * M
-    before = tl.load(lse + at + latents, mask=latents < M, other=0.0)
-    state = load_rows(z + at * DV, latents, DV, M, True, DV, BLOCK_DV)
+    p, key_decode, query_decode, s, key, query, value, before, state = span_inputs(
+        q, k, v, log_weights, q_decode, k_decode, lse, z, head, span, start, length, sequence, latents, M, scale,
+        stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
+        stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
+        H, D, DV, L, BLOCK_M, BLOCK_D, BLOCK_DV, PRECISION,
+    )  # fmt: skip
     rows_out = (start * H + head) * DV
     slope = load_rows(dy + rows_out, rows, H * DV, length, True, DV, BLOCK_DV)
     b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
@@ -223,7 +229,7 @@ def answer_grad_kernel(
         lost = first * tl.sum(g, 0)
     else:
         pivots = pivots_of(s, before)
-        first_of_each = exp(before[None, :] - pivots)
+        first_of_each = tl.exp(before[None, :] - pivots)
         a = tl.zeros([L, L], tl.float32)
         old = tl.zeros([L, BLOCK_M], tl.float32)
         dp = tl.zeros([L, BLOCK_M], tl.float32)
