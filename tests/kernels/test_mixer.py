@@ -267,6 +267,6 @@ def test_wrong_arguments_are_named(change, message):
 
 
 def test_reference_softmax_of_nothing():
-    p, lse = reference._softmax(torch.zeros(0, 2, 3), dim=0)
+    p, lse = reference.softmax(torch.zeros(0, 2, 3), dim=0)
     assert p.shape == (0, 2, 3)
     assert torch.equal(lse, torch.full((2, 3), -torch.inf))
