@@ -176,6 +176,19 @@ def test_half_precision_of_tokens(device):
         check_tokens(Tokens(lengths=(70,), heads=1, options=("log_weights",)), device, dtype)
 
 
+def test_what_kernels_do_not_take_is_named(device):
+    x = draw_tokens(Tokens(options=("q_decode", "k_decode")), device, torch.float32)
+    given = {"scale": 1.0, "ptr": fk.Segments.from_lengths((70, 3), device), "impl": "triton"}
+    with pytest.raises(ValueError, match=r"takes `v` and `k_decode` in the dtype of `k`.*use impl='auto'"):
+        fk.causal_mixer(x["q"], x["k"], x["v"].double(), **given)
+    narrow = {name: x[name][..., :2] for name in ("q_decode", "k_decode")}
+    with pytest.raises(ValueError, match=r"`k_decode` \[73, 2, 4\].*\[73, 2, 2\]"):
+        fk.causal_mixer(x["q"], x["k"], x["v"], **narrow, **given)
+    assert fk.causal_mixer(x["q"], x["k"], x["v"], **narrow, **given | {"impl": "auto"}).shape == x["v"].shape
+    with pytest.raises(ValueError, match="`precision` must be one of"):
+        fk.causal_mixer(x["q"], x["k"], x["v"], precision="low", **given)
+
+
 def test_steps_of_points(device):
     """All of the block-causal mixer on its kernels, in twice the error of plain torch."""
     generator = torch.Generator().manual_seed(0)

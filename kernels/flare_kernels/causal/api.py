@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..api import PRECISIONS
 from ..choice import choose
 from ..segments import Ptr, Segments, packed
 from ..validation import check_choice, check_device, check_log_weights, check_points
@@ -65,6 +66,7 @@ def causal_mixer(
     Source: FLARE, arXiv 2508.12594; with `f_t = exp(lse_{t−1} − lse_t)` it is linear attention with a gate a latent.
     """
     check_choice("impl", impl, IMPLEMENTATIONS)
+    check_choice("precision", precision, PRECISIONS)
     if chunk < 1:
         raise ValueError(f"`chunk` must be at least 1, got {chunk}")
     k, v, log_weights, segments, dense = packed(k, v, log_weights, ptr)
@@ -78,6 +80,7 @@ def causal_mixer(
     state = ready(initial_state, q, v, segments.num_segments, dtype)
     if impl == "triton":
         choose(impl, k, v.shape[-1])  # says what stands in its way
+        _check_alike(k, v, k_decode)
         y, last = by_spans(q, k, v, segments, scale, log_weights, q_decode, k_decode, state, precision)
         y = y if dense is None else y.view(*dense, *y.shape[1:])
         return (y, last) if return_state else y
@@ -127,6 +130,8 @@ def decode_step(
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit.
+
+    Source: as of `causal_mixer`, whose recurrence this is.
     """
     segments = Segments.uniform(len(k), 1, k.device)
     check_points(q, k, v, segments)
@@ -164,6 +169,15 @@ def check_same_latents(q: Tensor, q_decode: Tensor) -> None:
         raise ValueError(
             f"`q_decode` must hold the heads and latents of `q`, {list(q.shape[-3:-1])}, got "
             f"{list(q_decode.shape[-3:-1])}"
+        )
+
+
+def _check_alike(k: Tensor, v: Tensor, k_decode: Tensor) -> None:
+    """Kernels read keys of one width, and rows of one dtype."""
+    if v.dtype != k.dtype or k_decode.dtype != k.dtype or k_decode.shape != k.shape:
+        raise ValueError(
+            f"impl='triton' takes `v` and `k_decode` in the dtype of `k`, and `k_decode` {list(k.shape)}; got "
+            f"{k.dtype}, {v.dtype}, {k_decode.dtype} and {list(k_decode.shape)}: use impl='auto'"
         )
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..api import Cost, gather, scatter
 from ..segments import Ptr, Segments
+from ..validation import check_points
 from .api import check_same_latents, ready
 from .state import LatentState, running
 
@@ -55,6 +56,8 @@ def block_causal_mixer(
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit.
+
+    Source: FLARE, arXiv 2508.12594, with the softmax over points continued over steps.
     """
     if (cost is None) != (cost_decode is None):
         raise ValueError("give both `cost` and `cost_decode`, or neither: anchored latents decay in both halves")
@@ -72,6 +75,8 @@ def block_causal_mixer(
             raise ValueError(f"`{name}` has latents for {each.shape[0]} sequences, there are {order.num_segments}")
     dtype = torch.promote_types(torch.promote_types(k.dtype, v.dtype), torch.float32)
     state = ready(initial_state, q, v, order.num_segments, dtype)
+    keys = k if k_decode is None else k_decode
+    check_points(_of_steps(q_decode, order), keys, v, blocks)
     if blocks.num_segments == 0:
         return (v.new_zeros(v.shape), state) if return_state else v.new_zeros(v.shape)
     read = gather(
@@ -79,10 +84,11 @@ def block_causal_mixer(
         impl=impl, precision=precision,
     )  # fmt: skip
     z, lse = (each.to(dtype) for each in read)
-    states = running(LatentState(lse, z), state, order, "triton" if impl == "triton" else "reference")
+    use = "triton" if impl == "triton" and dtype == torch.float32 else "reference"
+    states = running(LatentState(lse, z), state, order, use)
     y = scatter(
-        _of_steps(q_decode, order), k if k_decode is None else k_decode, states.after.z.to(v.dtype), scale=scale,
-        ptr=blocks, cost=cost_decode, impl=impl, precision=precision,
+        _of_steps(q_decode, order), keys, states.after.z.to(v.dtype), scale=scale, ptr=blocks, cost=cost_decode,
+        impl=impl, precision=precision,
     )  # fmt: skip
     return (y, states.last) if return_state else y
 

@@ -183,11 +183,11 @@ def answer_kernel(
     store_rows(y, rows, H * DV, length, out, DV, BLOCK_DV)
 
 
-@triton.jit(do_not_specialize=["N", "M", "spans"])
+@triton.jit(do_not_specialize=["N", "M"])
 def answer_grad_kernel(
     q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, y, dy,
     dq, dk, dv, dweights, dq_decode, dk_decode, dlse, dz,
-    N, M, spans, scale,
+    N, M, scale,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
     stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,

@@ -114,7 +114,7 @@ def causal_answer_grad(
         answer_grad_kernel, (spans * heads, blocks),
         (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, None if blocks == 1 else y, dy,
          queries[0], rows[0], rows[1], dweights, queries[1], rows[2], dlse, dz),
-        (len(k), latents, spans, scale), _strides(q, k, v, q_decode, k_decode), constants,
+        (len(k), latents, scale), _strides(q, k, v, q_decode, k_decode), constants,
     )  # fmt: skip
     dk, dv, dk_decode = (each.sum(0).to(x.dtype) for each, x in zip(rows, (k, v, k_decode), strict=True))
     dq, dq_decode = (_of_queries(each, x, offsets) for each, x in zip(queries, (q, q_decode), strict=True))
