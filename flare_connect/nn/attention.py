@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -159,11 +158,12 @@ class FlareAttention(LatentLayer):
         cost: flare_kernels.Cost | None = None,
     ) -> Float[Tensor, "*B H M D"]:
         q = normalised(self.latents[:, :rank], self.normalise)
-        if self.seeds is None or self.seed_key is None or self.seed_gate is None:
+        seeding = self._seeding(x, rank)
+        if seeding is None:
             return q
-        k = self._split(self.seed_key(x), True)
+        seeds, k, share = seeding
         read = flare_kernels.gather(
-            normalised(self.seeds[:, :rank], True),
+            seeds,
             k,
             k,
             scale=self.scale,
@@ -173,4 +173,4 @@ class FlareAttention(LatentLayer):
             impl=self.impl,
         )
         assert isinstance(read, Tensor)
-        return q + torch.sigmoid(self.seed_gate) * read
+        return q + share * read

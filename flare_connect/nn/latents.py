@@ -90,6 +90,13 @@ class LatentLayer(nn.Module):
         q = normalised(self.decode_latents[:, :rank], self.normalise)
         return q, self._split(applied(self.decode_key, x, recompute), self.normalise)
 
+    def _seeding(self, x: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Of adapted queries: seeds, the keys that they read, and the share of that which is added. None if fixed."""
+        if self.seeds is None or self.seed_key is None or self.seed_gate is None:
+            return None
+        keys = self._split(self.seed_key(x), True)
+        return normalised(self.seeds[:, :rank], True), keys, torch.sigmoid(self.seed_gate)
+
     def _split(self, x: Tensor, normalise: bool = False) -> Float[Tensor, "N H D"]:
         return normalised(x.unflatten(-1, (self.num_heads, -1)), normalise)
 
