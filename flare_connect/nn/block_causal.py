@@ -47,7 +47,7 @@ class BlockCausalFlare(GatedLayer):
     Raises:
         ConfigError: if the numbers do not fit.
 
-    Good values: as they are; two scales of diffusion on meshes with holes and slits.
+    Good values: 8 heads, 64 latents, normalised and with separate decode; two scales of diffusion on meshes with holes.
     Source: FLARE, arXiv 2508.12594; gates: gated linear attention, arXiv 2312.06635; adapted queries: FLARE++, arXiv
     2608.11519.
     """
@@ -165,7 +165,7 @@ class BlockCausalFlare(GatedLayer):
         if not steps.num_segments:
             return None, None
         few = Anchors(cost=_of_all_steps(anchors.cost[:, :rank], steps, sequences), typical=anchors.typical)
-        encode, decode = decay_costs(few, rank, self.head_scale, self.decay, self.decode_decay)
+        encode, decode = decay_costs(few, None, self.head_scale, self.decay, self.decode_decay)
         return encode, decode
 
 

@@ -48,7 +48,7 @@ class CausalFlare(GatedLayer):
     Raises:
         ConfigError: if the numbers do not fit.
 
-    Good values: as they are, 64 latents, D = C/H of 16 or 32; for language-like sequences all gates and a width of 4.
+    Good values: 8 heads, 64 latents, D = C/H of 16 or 32, normalised and with separate decode; a convolution of 4.
     Source: FLARE, arXiv 2508.12594; gates: gated linear attention, arXiv 2312.06635; convolution: Mamba, arXiv
     2312.00752; adapted queries: after FLARE++, arXiv 2608.11519.
     """
@@ -135,7 +135,8 @@ class CausalFlare(GatedLayer):
 
         Args:
             x: a token of each sequence.
-            state: from `forward` or `initial_state`; overwritten with what is known after the token. Its rank is used.
+            state: from `forward` or `initial_state`; overwritten with what is known after the token, so no backward pass
+                can go through it any more. Its rank is used.
 
         Returns:
             What `forward` gives for the token. No gradients.

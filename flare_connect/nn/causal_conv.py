@@ -12,8 +12,8 @@ from flare_kernels.rows import place
 class CausalConv(nn.Module):
     """`u_t = x_t + Σ_{j<W} w_j ⊙ x_{t−j}`: each channel of a token meets that of the few tokens before it.
 
-    What latents of a running softmax do badly is to tell the last token from the one before; this does it. The weights
-    start at zero, so a layer begins without. Before a sequence there are zeros.
+    A running softmax does not know which token came just before; this does. The weights start at zero, so a layer
+    begins without. Before a sequence there are zeros.
 
     Args:
         channels: C, width of the tokens.

@@ -211,7 +211,9 @@ def test_a_rollout_gives_one_step_at_a_time(options, device):
     state, found, now = made.initial_state(2), [], Segments.from_lengths([5, 4], device)
     sizes = [part.shape for part in flat(state)]
     for step in x:
-        y, state = made(step, now, sequences=torch.arange(3), anchors=cost, state=state, return_state=True)
+        y, state = made(
+            step, now, sequences=torch.arange(3, device=device), anchors=cost, state=state, return_state=True
+        )
         found.append(y)
     assert [part.shape for part in flat(state)] == sizes
     found = torch.stack(found)
@@ -228,7 +230,7 @@ def test_rank_is_a_layer_of_fewer_latents(options, device):
     x, steps = points(15, device), Segments.from_lengths([5, 5, 5], device)
     expected = small(x, steps, anchors=few)
     torch.testing.assert_close(made(x, steps, anchors=cost, rank=2), expected)
-    _, state = made(x[:10], torch.tensor([0, 5, 10]), anchors=cost, rank=2, return_state=True)
+    _, state = made(x[:10], Segments.from_lengths([5, 5], device), anchors=cost, rank=2, return_state=True)
     torch.testing.assert_close(made(x[10:], anchors=cost, state=state), expected[10:])
 
 
@@ -240,7 +242,7 @@ def test_gradients_against_finite_differences(device):
 
     def run(x, lse, z, seed_lse, seed_z, decay, decode_decay):
         before = CausalState(LatentState(lse, z), LatentState(seed_lse, seed_z))
-        call = {"steps": torch.tensor([0, 2, 4]), "anchors": cost, "state": before, "return_state": True}
+        call = {"steps": Segments.from_lengths([2, 2], device), "anchors": cost, "state": before, "return_state": True}
         swapped = {"decay": decay, "decode_decay": decode_decay}
         y, after = torch.func.functional_call(made, swapped, (x,), call)
         return y, *flat(after)
