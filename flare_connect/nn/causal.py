@@ -135,8 +135,8 @@ class CausalFlare(GatedLayer):
 
         Args:
             x: a token of each sequence.
-            state: from `forward` or `initial_state`; overwritten with what is known after the token, so no backward pass
-                can go through it any more. Its rank is used.
+            state: from `forward` or `initial_state`; overwritten with what is known after the token, so no backward
+                pass can go through it any more. Its rank is used.
 
         Returns:
             What `forward` gives for the token. No gradients.
