@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 import flare_kernels
@@ -50,15 +50,10 @@ class AnchoredFlare(FlareAttention):
 
     def __init__(self, channels: int, *, num_scales: int = 2, **options: Any) -> None:
         super().__init__(channels, **options)
-        if not 1 <= num_scales <= self.num_heads:
-            raise ConfigError(
-                f"`num_scales` must be between 1 and `num_heads` = {self.num_heads}, one scale a head, got {num_scales}"
-            )
-        start = torch.linspace(0.2, 1.5, self.num_heads)
-        self.decay = nn.Parameter(start.clone())
-        self.decode_decay = nn.Parameter(start.clone())
+        start, scales = first_decays(self.num_heads, num_scales)
+        self.decay, self.decode_decay = (nn.Parameter(start.clone()) for _ in range(2))
         self.head_scale: Tensor
-        self.register_buffer("head_scale", torch.arange(self.num_heads) % num_scales, persistent=False)
+        self.register_buffer("head_scale", scales, persistent=False)
 
     def forward(
         self,
@@ -92,12 +87,31 @@ class AnchoredFlare(FlareAttention):
         if anchors is None:
             raise ValueError("anchored attention needs `anchors`: see `flare_connect.mesh.anchor_costs`")
         rank = self._checked_rank(rank)
-        of_points = anchors.cost[:, :rank]
         token_cost = None if tokens is None or anchors.token_cost is None else anchors.token_cost[:, :rank]
-        unit = 3.0 / anchors.typical[self.head_scale]
-        encode, decode = (
-            flare_kernels.Cost(values=of_points, slope=decay.square() * unit, head_scale=self.head_scale)
-            for decay in (self.decay, self.decode_decay)
-        )
+        encode, decode = decay_costs(anchors, rank, self.head_scale, self.decay, self.decode_decay)
         costs = Costs(encode, decode, token_cost)
         return self._mix(x, values, segments, log_weights, tokens, token_segments, rank, recompute, costs)
+
+
+def first_decays(num_heads: int, num_scales: int) -> tuple[Float[Tensor, " H"], Int[Tensor, " H"]]:
+    """The decay γ that each head starts from, and the scale that it uses.
+
+    Raises:
+        ConfigError: if there are more scales than heads, or none.
+    """
+    if not 1 <= num_scales <= num_heads:
+        raise ConfigError(
+            f"`num_scales` must be between 1 and `num_heads` = {num_heads}, one scale a head, got {num_scales}"
+        )
+    return torch.linspace(0.2, 1.5, num_heads), torch.arange(num_heads) % num_scales
+
+
+def decay_costs(
+    anchors: Anchors, rank: int | None, head_scale: Int[Tensor, " H"], *decays: Float[Tensor, " H"]
+) -> tuple[flare_kernels.Cost, ...]:
+    """What scores lose with each set of decays, for the first `rank` latents."""
+    unit = 3.0 / anchors.typical[head_scale]
+    return tuple(
+        flare_kernels.Cost(values=anchors.cost[:, :rank], slope=decay.square() * unit, head_scale=head_scale)
+        for decay in decays
+    )

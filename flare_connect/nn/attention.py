@@ -1,18 +1,15 @@
 """FLARE: global attention of N points through M latents a head."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 import flare_kernels
-from flare_connect.errors import ConfigError
 from flare_kernels import JointSegments, Segments, Tokens
 
-from .mlp import ResidualMLP, applied
-
-Queries = Literal["fixed", "adapted"]
+from .latents import LatentLayer, Queries, normalised
+from .mlp import applied
 
 
 class Costs(NamedTuple):
@@ -23,7 +20,7 @@ class Costs(NamedTuple):
     tokens: Tensor | None = None
 
 
-class FlareAttention(nn.Module):
+class FlareAttention(LatentLayer):
     """Low-rank global attention: points → M latents → points, linear in the number of points.
 
     `Z_m = Σ_n softmax_n(s·q_m·k_n + b_n) v_n`, `Y_n = Σ_m softmax_m(s·q_m·k_n) Z_m`, then a linear map.
@@ -63,39 +60,17 @@ class FlareAttention(nn.Module):
         value_channels: int | None = None,
         impl: str = "auto",
     ) -> None:
-        super().__init__()
-        if value_channels is not None and (value_channels < 1 or value_channels % num_heads):
-            raise ConfigError(
-                f"`value_channels` must be divisible by `num_heads`, got {value_channels} and {num_heads}"
-            )
-        if num_heads < 1 or channels % num_heads:
-            raise ConfigError(f"`channels` must be divisible by `num_heads`, got {channels} and {num_heads}")
-        if num_latents < 1:
-            raise ConfigError(f"`num_latents` must be at least 1, got {num_latents}")
-        if queries not in ("fixed", "adapted"):
-            raise ConfigError(f"`queries` must be 'fixed' or 'adapted', got {queries!r}")
-        self.num_heads, self.num_latents, self.impl = num_heads, num_latents, impl
-        self.head_dim = channels // num_heads
-        self.normalise = qk_norm or queries == "adapted"
-        # Learned scores start near zero without normalisation, so 1 is the published scale; unit queries and keys
-        # have products of order sqrt(D).
-        self.scale = self.head_dim**-0.5 if self.normalise else 1.0
-        self.latents = nn.Parameter(0.1 * torch.randn(num_heads, num_latents, self.head_dim))
-        self.key = _projection(channels, num_kv_layers)
-        self.value_channels = value_channels
-        if value_channels is None:
-            self.value, self.output = _projection(channels, num_kv_layers), nn.Linear(channels, channels)
-        else:
-            self.value, self.output = (nn.Linear(value_channels, value_channels, bias=False) for _ in range(2))
-        self.decode_latents = self.decode_key = None
-        if separate_decode:
-            self.decode_latents = nn.Parameter(0.1 * torch.randn(num_heads, num_latents, self.head_dim))
-            self.decode_key = _projection(channels, num_kv_layers)
-        self.seeds = self.seed_key = self.seed_gate = None
-        if queries == "adapted":
-            self.seeds = nn.Parameter(torch.randn(num_heads, num_latents, self.head_dim))
-            self.seed_key = nn.Linear(channels, channels)
-            self.seed_gate = nn.Parameter(torch.zeros(num_heads, 1, 1))
+        super().__init__(
+            channels,
+            num_heads=num_heads,
+            num_latents=num_latents,
+            queries=queries,
+            num_kv_layers=num_kv_layers,
+            qk_norm=qk_norm,
+            separate_decode=separate_decode,
+            value_channels=value_channels,
+            impl=impl,
+        )
 
     def forward(
         self,
@@ -132,11 +107,6 @@ class FlareAttention(nn.Module):
         rank = self._checked_rank(rank)
         return self._mix(x, values, segments, log_weights, tokens, token_segments, rank, recompute)
 
-    def _checked_rank(self, rank: int | None) -> int | None:
-        if rank is not None and not 1 <= rank <= self.num_latents:
-            raise ValueError(f"`rank` must be between 1 and `num_latents` = {self.num_latents}, got {rank}")
-        return rank
-
     def _mix(
         self,
         x: Tensor,
@@ -162,10 +132,7 @@ class FlareAttention(nn.Module):
             token_k = self._split(self.key(tokens), self.normalise)
             joined = Tokens(k=token_k, v=self._split(self.value(tokens)), cost=costs.tokens, ptr=token_segments)
         q = self._queries(x, segments, log_weights, rank, costs.encode)
-        q_decode = k_decode = None
-        if self.decode_latents is not None and self.decode_key is not None:
-            q_decode = _normalised(self.decode_latents[:, :rank], self.normalise)
-            k_decode = self._split(applied(self.decode_key, x, recompute), self.normalise)
+        q_decode, k_decode = self._decoding(x, rank, recompute)
         y = flare_kernels.mixer(
             q,
             k,
@@ -190,12 +157,13 @@ class FlareAttention(nn.Module):
         rank: int | None,
         cost: flare_kernels.Cost | None = None,
     ) -> Float[Tensor, "*B H M D"]:
-        q = _normalised(self.latents[:, :rank], self.normalise)
-        if self.seeds is None or self.seed_key is None or self.seed_gate is None:
+        q = normalised(self.latents[:, :rank], self.normalise)
+        seeding = self._seeding(x, rank)
+        if seeding is None:
             return q
-        k = self._split(self.seed_key(x), True)
+        seeds, k, share = seeding
         read = flare_kernels.gather(
-            _normalised(self.seeds[:, :rank], True),
+            seeds,
             k,
             k,
             scale=self.scale,
@@ -205,22 +173,4 @@ class FlareAttention(nn.Module):
             impl=self.impl,
         )
         assert isinstance(read, Tensor)
-        return q + torch.sigmoid(self.seed_gate) * read
-
-    def _split(self, x: Tensor, normalise: bool = False) -> Float[Tensor, "N H D"]:
-        return _normalised(x.unflatten(-1, (self.num_heads, -1)), normalise)
-
-
-def _projection(channels: int, num_layers: int) -> nn.Module:
-    if num_layers < 0:
-        return nn.Linear(channels, channels)
-    return ResidualMLP(channels, channels, channels, num_layers=num_layers)
-
-
-def _normalised(x: Tensor, normalise: bool) -> Tensor:
-    if not normalise:
-        return x
-    # Not `F.rms_norm`: its kernels take a block for each row, and rows of a head are short.
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    scale = (wide.square().mean(-1, keepdim=True) + torch.finfo(wide.dtype).eps).rsqrt()
-    return (wide * scale).to(x.dtype)
+        return q + share * read
