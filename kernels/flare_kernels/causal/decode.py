@@ -60,7 +60,8 @@ def decode_step(
     check_state(state, q, v, len(k))
     inputs = {"q": q, "k": k, "v": v, "q_decode": q_decode, "k_decode": k_decode}
     if choose_for_token(impl, inputs, *state) == "triton":
-        return _in_one_launch(*inputs.values(), state, scale, log_weights, apart)
+        reads = {"q_decode": q_decode, "k_decode": k_decode} if apart else {}
+        return _in_one_launch(q, k, v, log_weights, state, scale, **reads)
     dtype = state.lse.dtype
     s = _scores(q, k, scale, dtype)
     if log_weights is not None:
@@ -73,18 +74,19 @@ def decode_step(
 
 
 def _in_one_launch(
-    q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor, k_decode: Tensor, state: LatentState, scale: float,
-    log_weights: Tensor | None, apart: bool,
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, state: LatentState, scale: float,
+    q_decode: Tensor | None = None, k_decode: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """On the kernel; scores are computed once where tokens read with what latents read with."""
+    """On the kernel; without `q_decode` tokens read with the scores that latents read with."""
     from ..triton_causal import ops  # noqa: F401 (the operator is registered there)
     from ..triton_mixer.autograd import rows_together
 
-    q, k, v, q_decode, k_decode = (rows_together(x) for x in (q, k, v, q_decode, k_decode))
+    if q_decode is not None and k_decode is not None:
+        q_decode, k_decode = rows_together(q_decode), rows_together(k_decode)
     if log_weights is not None:
         log_weights = log_weights.contiguous()
-    reads = (q_decode, k_decode) if apart else (None, None)
-    y: Tensor = torch.ops.flare_connect.causal_decode(q, k, v, log_weights, *reads, *state, scale)
+    q, k, v = (rows_together(x) for x in (q, k, v))
+    y: Tensor = torch.ops.flare_connect.causal_decode(q, k, v, log_weights, q_decode, k_decode, *state, scale)
     return y
 
 
