@@ -132,9 +132,10 @@ def check_budget(ours, plain, truth, dtype):
         check(ours_too, plain_too, truth_too, kept_in)
 
 
-def check_tokens(case, device, dtype):
+def check_tokens(case, device, dtype, **others):
     """The kernel within twice the error of plain torch, of which some orders of the dims are taken."""
     x = draw(case, device, dtype)
+    x |= {name: x[name].to(other) for name, other in others.items()}
     plain = [one_by_one(x, "reference"), *(one_by_one(turned(x, seed), "reference") for seed in range(ORDERS))]
     check_budget(one_by_one(x, "triton"), plain, whole(exact(x)), dtype)
 
@@ -147,6 +148,10 @@ def test_error_budget(case, device, dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype, device):
     check_tokens(Tokens(options=ALL, per_sequence=True), device, dtype)
+
+
+def test_each_input_in_a_dtype_of_its_own(device):
+    check_tokens(Tokens(options=ALL), device, torch.float16, q=torch.float32, k=torch.bfloat16, q_decode=torch.bfloat16)
 
 
 @pytest.mark.parametrize("case", [Tokens(), EVERYWHERE["all of it"], EVERYWHERE["far apart, from nothing"]])
