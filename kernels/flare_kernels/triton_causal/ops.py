@@ -21,8 +21,8 @@ _LATENTS = 64
 # Latents of a program: few, so that there are enough programs, for each goes through a whole sequence.
 _BLOCK_M = 4
 
-# Of a program that takes one token: most numbers of a tile of queries or of the state, which stays in registers; how many
-# of them a thread is to have, few, so that all are loaded at once; fewest and most warps.
+# Of a program that takes one token: most numbers of a tile of queries or of the state, which stays in registers; how
+# many of them a thread is to have, few, so that all are loaded at once; fewest and most warps.
 _MOST_OF_TILE = 8192
 _OF_THREAD = 16
 _WARPS = 4, 16
