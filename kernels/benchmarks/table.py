@@ -87,6 +87,27 @@ def edges() -> Iterator[str]:
     yield "Machines: " + "; ".join(sorted({row["machine"] for row in rows})) + "."
 
 
+def decode() -> Iterator[str]:
+    """A line for each number of sequences and of latents: a token in a CUDA graph after histories of each length."""
+    rows = [row for row in read("decode_gpu.json") if row["graph"]]
+    if not rows:
+        yield "Not measured on a GPU for this version yet."
+        return
+    histories = sorted({row["history"] for row in rows})
+    yield "| sequences | M | impl | bound µs | MiB kept | " + " | ".join(f"µs after {n:,}" for n in histories) + " |"
+    yield "|---" * (5 + len(histories)) + "|"
+    same: dict[Any, dict[int, Row]] = {}
+    for row in rows:
+        same.setdefault((row["B"], row["M"] or "", row["impl"]), {})[row["history"]] = row
+    for (batch, latents, impl), found in same.items():
+        last = found[max(found)]
+        cells = [f"{found[n]['us']:.3g}" if n in found else "" for n in histories]
+        kept = f"{last['bound_us']:.3g} | {last['state_bytes'] / 2**20:.3g}"
+        yield f"| {batch} | {latents} | {impl} | {kept} | " + " | ".join(cells) + " |"
+    yield ""
+    yield "Machines: " + "; ".join(sorted({row["machine"] for row in rows})) + "."
+
+
 def read(name: str) -> list[Row]:
     path = HERE / "results" / name
     return json.loads(path.read_text()) if path.is_file() else []
@@ -94,7 +115,7 @@ def read(name: str) -> list[Row]:
 
 if __name__ == "__main__":
     text = README.read_text()
-    for name, lines in (("speed", speed()), ("accuracy", accuracy()), ("edges", edges())):
+    for name, lines in (("speed", speed()), ("accuracy", accuracy()), ("edges", edges()), ("decode", decode())):
         table = "\n".join(lines)
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.S

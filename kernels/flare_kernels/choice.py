@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ MOST_CHANNELS = 1024
 MOST_EDGE_FEATURES = 16
 # Of what is done to rows: a program holds whole ones.
 MOST_COLUMNS = 4096
+# Of one token more: a tile of latents holds whole queries and whole values.
+MOST_DIMS = 256
+# Whether "auto" takes the kernel for one token more: not before it was run on a GPU.
+TOKEN_KERNEL_IN_AUTO = False
 _TRITON_IS_THERE = importlib.util.find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -63,14 +68,26 @@ def choose_for_rows(impl: str, x: Tensor) -> str:
     return _triton_or_reference(impl, x, obstacle)
 
 
-def _triton_or_reference(impl: str, x: Tensor, obstacle: str | None) -> str:
+def choose_for_token(impl: str, inputs: Mapping[str, Tensor], lse: Tensor, z: Tensor) -> str:
+    """The implementation for one token more of sequences: as `choose_for_edges`, with `TOKEN_KERNEL_IN_AUTO`.
+
+    Args:
+        impl: "auto" or a name.
+        inputs: queries, keys and values by name.
+        lse: of the state.
+        z: of the state.
+    """
+    return _triton_or_reference(impl, z, _token_obstacle(inputs, lse, z), TOKEN_KERNEL_IN_AUTO)
+
+
+def _triton_or_reference(impl: str, x: Tensor, obstacle: str | None, automatic: bool = True) -> str:
     check_choice("impl", impl, ("auto", "triton", "reference"))
     if impl == "auto":
         impl = os.environ.get(VARIABLE, "auto")
         check_choice(VARIABLE, impl, IMPLEMENTATIONS)
     if impl in ("auto", "triton"):
         if obstacle is None:
-            return "triton" if impl == "triton" or x.is_cuda else "reference"
+            return "triton" if impl == "triton" or (automatic and x.is_cuda) else "reference"
         if impl == "triton":
             raise ValueError(f"impl='triton' {obstacle}; use impl='auto'")
     return "reference"
@@ -99,6 +116,21 @@ def _edge_obstacle(source: Tensor, edge_attr: Tensor) -> str | None:
     ):
         if not 1 <= size <= most:
             return f"takes 1 to {most} {name}, got {size}"
+    return None
+
+
+def _token_obstacle(inputs: Mapping[str, Tensor], lse: Tensor, z: Tensor) -> str | None:
+    for name, x in inputs.items():
+        general = _general_obstacle(name, x)
+        if general is not None:
+            return general
+        if not 1 <= x.shape[-1] <= MOST_DIMS:
+            return f"takes head dims of 1 to {MOST_DIMS}, got {x.shape[-1]} of `{name}`"
+    if z.dtype != torch.float32:
+        return f"takes a state in float32, got {z.dtype}"
+    for name, x in (("lse", lse), ("z", z)):
+        if not x.is_contiguous():
+            return f"takes a contiguous state, got `{name}` {list(x.shape)} with strides {list(x.stride())}"
     return None
 
 

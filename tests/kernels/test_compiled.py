@@ -1,5 +1,7 @@
 """Every kernel compiles for GPUs, on machines without one: the interpreter takes more than the compiler does."""
 
+import re
+import subprocess
 from pathlib import Path
 from unittest import mock
 
@@ -10,6 +12,7 @@ import flare_kernels as fk
 
 pytest.importorskip("triton")
 
+import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
@@ -183,3 +186,42 @@ def test_causal_kernels_compile(dtype, latents, dim, target, monkeypatch, tmp_pa
         y = fk.causal_mixer(q, k, v, scale=1.0, log_weights=weights, initial_state=state, impl="triton")
         y.float().sum().backward()
     assert seen == {"answer_kernel", "answer_grad_kernel", "sum_kernel"}
+
+
+def spilled(made, folder):
+    """Bytes a thread that found no register."""
+    (folder / "kernel.cubin").write_bytes(made.asm["cubin"])
+    tool = Path(triton.backends.nvidia.__file__).with_name("bin") / "cuobjdump"
+    report = subprocess.check_output([tool, "--dump-resource-usage", folder / "kernel.cubin"], text=True)
+    return int(re.search(r"STACK:(\d+)", report)[1])
+
+
+@pytest.mark.parametrize("target", [HOPPER, AMPERE], ids=["Hopper", "Ampere"])
+@pytest.mark.parametrize(
+    ("dtype", "latents", "dim", "value_dim", "apart"),
+    [
+        (torch.bfloat16, 64, 32, 32, False), (torch.bfloat16, 256, 32, 32, True), (torch.float16, 300, 250, 256, True),
+        (torch.float32, 512, 256, 256, True), (torch.float32, 5, 4, 6, False), (torch.float32, 1, 1, 1, False),
+    ],
+)  # fmt: skip
+def test_the_kernel_of_one_token_compiles(dtype, latents, dim, value_dim, apart, target, monkeypatch, tmp_path: Path):
+    """In registers alone; and where a block is all of the state, nothing of it is written before all of it was read."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    q, k, v = (torch.zeros(shape, dtype=dtype) for shape in ((2, latents, dim), (3, 2, dim), (3, 2, value_dim)))
+    more = {"q_decode": q, "k_decode": k, "log_weights": torch.zeros(3)} if apart else {}
+    made = []
+
+    def launch(kernel, *rest, **options):
+        made.append(compiled(target, kernel, *rest, **options))
+
+    with mock.patch.object(causal_ops, "launch", launch):
+        fk.decode_step(q, k, v, fk.LatentState.empty(3, 2, latents, value_dim), scale=1.0, impl="triton", **more)
+    assert len(made) == 1
+    assert spilled(made[0], tmp_path) == 0
+    if latents <= 64:
+        ptx = made[0].asm["ptx"]
+        written = ptx.index("st.global")
+        read = ptx.rindex("ld.global", 0, written)
+        assert "ld.global" not in ptx[written:]
+        assert "bar.sync" in ptx[read:written]

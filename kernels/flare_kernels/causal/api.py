@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..api import PRECISIONS
 from ..choice import choose
-from ..segments import Ptr, Segments, packed
+from ..segments import Ptr, packed
 from ..validation import check_choice, check_device, check_log_weights, check_points
 from . import reference
 from .chunked import CHUNK, chunked
@@ -101,56 +101,6 @@ def causal_mixer(
     return y, LatentState(torch.cat([each.lse for each in states]), torch.cat([each.z for each in states]))
 
 
-@torch.no_grad()
-def decode_step(
-    q: Float[Tensor, "*B H M D"],
-    k: Float[Tensor, "B H D"],
-    v: Float[Tensor, "B H Dv"],
-    state: LatentState,
-    *,
-    scale: float,
-    log_weights: Float[Tensor, " B"] | None = None,
-    q_decode: Float[Tensor, "*B H M D"] | None = None,
-    k_decode: Float[Tensor, "B H D"] | None = None,
-) -> Float[Tensor, "B H Dv"]:
-    """One token more of each sequence, in time and memory that do not grow with what came before.
-
-    Args:
-        q: latent queries, as in `causal_mixer`.
-        k: key of the token of each sequence.
-        v: its value.
-        state: from `causal_mixer` or `LatentState.empty`; overwritten with what latents know after the token.
-        scale: factor of the scores.
-        log_weights: b of each token.
-        q_decode: q', as in `causal_mixer`.
-        k_decode: k' of each token.
-
-    Returns:
-        Y of the token. No gradients: for training there is `causal_mixer`.
-
-    Raises:
-        ValueError: if shapes, dtypes or devices do not fit.
-
-    Source: as of `causal_mixer`, whose recurrence this is.
-    """
-    segments = Segments.uniform(len(k), 1, k.device)
-    check_points(q, k, v, segments)
-    check_log_weights(log_weights, k)
-    q_decode, k_decode = q if q_decode is None else q_decode, k if k_decode is None else k_decode
-    check_points(q_decode, k_decode, v, segments)
-    check_same_latents(q, q_decode)
-    _check_state(state, q, v, len(k))
-    dtype = state.lse.dtype
-    s = _each(q, k, scale, dtype)
-    if log_weights is not None:
-        s = s + log_weights.to(dtype)[:, None, None]
-    p = torch.softmax(_each(q_decode, k_decode, scale, dtype), dim=-1)
-    lse, z = reference.advanced(state.lse, state.z, s, v.to(dtype))
-    state.lse.copy_(lse)
-    state.z.copy_(z)
-    return torch.einsum("bhm,bhmd->bhd", p, z).to(v.dtype)
-
-
 def scores(
     q: Float[Tensor, "*B H M D"], sequence: int, k: Float[Tensor, "N H D"], scale: float, dtype: torch.dtype
 ) -> Float[Tensor, "N H M"]:
@@ -181,21 +131,21 @@ def _check_alike(k: Tensor, v: Tensor, k_decode: Tensor) -> None:
         )
 
 
-def _each(q: Tensor, k: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """Scores [B, H, M] of one token a sequence."""
-    return scale * torch.einsum("hmd,bhd->bhm" if q.dim() == 3 else "bhmd,bhd->bhm", q.to(dtype), k.to(dtype))
-
-
 def ready(state: LatentState | None, q: Tensor, v: Tensor, num_sequences: int, dtype: torch.dtype) -> LatentState:
     """The given state in the dtype of computation, or an empty one."""
     if state is None:
         heads, latents = q.shape[-3:-1]
         return LatentState.empty(num_sequences, heads, latents, v.shape[-1], v.device, dtype)
-    _check_state(state, q, v, num_sequences)
+    check_state(state, q, v, num_sequences)
     return LatentState(state.lse.to(dtype), state.z.to(dtype))
 
 
-def _check_state(state: LatentState, q: Tensor, v: Tensor, num_sequences: int) -> None:
+def check_state(state: LatentState, q: Tensor, v: Tensor, num_sequences: int) -> None:
+    """What latents know must fit them, the values and the sequences.
+
+    Raises:
+        ValueError: if shape, dtype or device do not.
+    """
     expected = (num_sequences, *q.shape[-3:-1], v.shape[-1])
     if tuple(state.z.shape) != expected or tuple(state.lse.shape) != expected[:-1]:
         raise ValueError(

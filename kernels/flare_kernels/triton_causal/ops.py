@@ -11,6 +11,7 @@ from ..triton_mixer.backward import sum_kernel
 from ..triton_mixer.dispatch import launch
 from ..triton_mixer.sizes import block_of
 from .answer import answer_grad_kernel, answer_kernel
+from .decode import decode_kernel
 from .scan import scan_grad_kernel, scan_kernel
 
 # Tokens of a span, latents of a block.
@@ -19,6 +20,12 @@ _LATENTS = 64
 
 # Latents of a program: few, so that there are enough programs, for each goes through a whole sequence.
 _BLOCK_M = 4
+
+# Of a program that takes one token: most numbers of a tile of queries or of the state, which stays in registers; how
+# many of them a thread is to have, few, so that all are loaded at once; fewest and most warps.
+_MOST_OF_TILE = 8192
+_OF_THREAD = 16
+_WARPS = 4, 16
 _ANSWER = (
     "Tensor q, Tensor k, Tensor v, Tensor? log_weights, Tensor q_decode, Tensor k_decode, Tensor lse, Tensor z,"
     " Tensor ptr, Tensor sequences, float scale, str precision"
@@ -30,6 +37,8 @@ _SCHEMAS = {
     "causal_answer": f"({_ANSWER}) -> Tensor",
     "causal_answer_grad": f"({_ANSWER}, Tensor offsets, Tensor y, Tensor dy)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "causal_decode": "(Tensor q, Tensor k, Tensor v, Tensor? log_weights, Tensor? q_decode, Tensor? k_decode,"
+    " Tensor(a!) lse, Tensor(b!) z, float scale) -> Tensor",
 }
 
 
@@ -131,6 +140,26 @@ def _of_queries(parts: Tensor, q: Tensor, offsets: Tensor) -> Tensor:
     return out
 
 
+def causal_decode(
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
+    lse: Tensor, z: Tensor, scale: float,
+) -> Tensor:  # fmt: skip
+    """Y [B, H, Dv] of one token each in the dtype of `v`; `lse` and `z`, contiguous and in fp32, are overwritten."""
+    reads = (q, k) if q_decode is None or k_decode is None else (q_decode, k_decode)
+    strides = _strides(q, k, v, *reads)
+    dims = q.shape[-1], reads[0].shape[-1], v.shape[-1]
+    widths = [block_of(dim) for dim in dims]
+    block_m = min(block_of(q.shape[-2]), _MOST_OF_TILE // max(widths))
+    warps = min(max(block_m * max(widths) // (32 * _OF_THREAD), _WARPS[0]), _WARPS[1])
+    y = torch.empty_like(v, memory_format=torch.contiguous_format)
+    torch.autograd.graph.increment_version((lse, z))  # as of every operation in place
+    launch(
+        decode_kernel, len(k) * q.shape[-3], (q, k, v, log_weights, q_decode, k_decode, lse, z, y),
+        (scale,), strides, (*q.shape[-3:-1], *dims, block_m, *widths), num_warps=warps,
+    )  # fmt: skip
+    return y
+
+
 def _fake_scan(lse: Tensor, z: Tensor, first_lse: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     states = len(lse) + len(first_lse)
     return lse.new_empty((states, *lse.shape[1:])), z.new_empty((states, *z.shape[1:]))
@@ -165,5 +194,6 @@ library = register(
         "latent_scan_grad": (_SCHEMAS["latent_scan_grad"], latent_scan_grad, _fake_grad),
         "causal_answer": (_SCHEMAS["causal_answer"], causal_answer, _fake_answer),
         "causal_answer_grad": (_SCHEMAS["causal_answer_grad"], causal_answer_grad, _fake_answer_grad),
+        "causal_decode": (_SCHEMAS["causal_decode"], causal_decode, _fake_answer),
     }
 )
