@@ -160,7 +160,6 @@ class FlareRollout(MeshModel):
         changes.fit((each.diff(dim=1).flatten(0, 1) for each in series), scaled=range(self.config.width))
         self.change_scale.copy_(changes.std)
 
-    @torch.no_grad()
     def frames_after(
         self,
         mesh: Mesh,
@@ -193,13 +192,16 @@ class FlareRollout(MeshModel):
         if not torch.isfinite(given).all():
             raise InputError("the initial frames hold numbers that are not finite: mend them, or leave nodes out")
         graph = self.build_graph(mesh).to(self.device)
-        known, state = self(graph, given.to(self.device), rank=rank)
+        with torch.no_grad():
+            known, state = self(graph, given.to(self.device), rank=rank)
         # Without what only the first call needed: all of its steps.
         frame, state = known[:, -1:].clone(), _own(state)
+        del known
         unrolled = Unrolled.of(graph, 1, self.reads.architecture)
         while True:
             yield self.split_fields(frame[:, 0].cpu())
-            frame, state = self(graph, frame, state=state, rank=rank, unrolled=unrolled)
+            with torch.no_grad():  # around the call and not around the caller
+                frame, state = self(graph, frame, state=state, rank=rank, unrolled=unrolled)
 
     def rollout(
         self,

@@ -21,7 +21,7 @@ class MeshModule(L.LightningModule):
         model: its statistics already fitted.
         fields: what is predicted, and the width of each.
         config: optimiser and schedule.
-        seed: of the run; random numbers of an epoch follow from it and the epoch.
+        seed: of the run; random numbers of a step follow from it, the epoch and the step.
     """
 
     def __init__(
@@ -39,9 +39,12 @@ class MeshModule(L.LightningModule):
             for block in model.trunk.blocks:
                 block.compile(dynamic=True)
 
-    def on_train_epoch_start(self) -> None:
-        """Random numbers of this epoch are the same whether or not the run was interrupted before it."""
-        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Random numbers of this step are the same whether or not the run was interrupted before it.
+
+        Not once an epoch: in the first one after a resume the loader draws a number of its own in between.
+        """
+        torch.manual_seed(((self.seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx) % 2**63)
 
     def _drawn_rank(self) -> int | None:
         """All latents in half of the steps, otherwise a number drawn evenly on a logarithmic scale."""
@@ -79,7 +82,7 @@ class SurrogateModule(MeshModule):
     Args:
         model: the surrogate, its statistics already fitted.
         config: optimiser and schedule.
-        seed: of the run; random numbers of an epoch follow from it and the epoch.
+        seed: of the run; random numbers of a step follow from it, the epoch and the step.
     """
 
     def __init__(self, model: FlareConnect, config: OptimiserConfig, seed: int) -> None:

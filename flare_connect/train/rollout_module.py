@@ -21,7 +21,7 @@ class RolloutModule(MeshModule):
     Args:
         model: its statistics already fitted.
         config: optimiser and schedule.
-        seed: of the run; random numbers of an epoch follow from it and the epoch.
+        seed: of the run; random numbers of a step follow from it, the epoch and the step.
         data: the window, and frames that a validation rollout is given.
         unroll: how the model learns to live with its own errors.
     """
