@@ -29,7 +29,12 @@ def open_file(path: Path) -> h5py.File:
         if not h5py.is_hdf5(path):
             path.open("rb").close()  # a file that may not be read looks the same
             raise StoreError(f"{path} is not an HDF5 file; give a PDEBench file, .hdf5 or .h5")
-        return h5py.File(path, "r", locking=False)
+        try:
+            return h5py.File(path, "r", locking=False)  # file systems of clusters often have no locks
+        except OSError as error:
+            if "locking" not in str(error):
+                raise
+            return h5py.File(path, "r")  # this process has the file open already, with a lock
     except PermissionError as error:
         raise StoreError(f"{path} cannot be opened for reading: permission denied") from error
     except OSError as error:

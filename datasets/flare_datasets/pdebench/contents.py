@@ -56,8 +56,9 @@ def inspect(file: h5py.File, path: Path, pde: str | None, parameters: Mapping[st
     if family.times == "none" and num_frames != 1:
         raise StoreError(f"{first.name!r} of {path} must hold 1 frame, since Darcy flow is steady, got {num_frames}")
     for stored in (*family.fields, *family.static):
-        varying = stored in family.fields
-        find_array(file, group + stored.key, path, stored_shape(stored, count, num_frames if varying else None, space))
+        frames = num_frames if stored in family.fields else None
+        wanted = stored_shape(stored, None if group else count, frames, space)
+        find_array(file, group + stored.key, path, wanted)
     return Contents(
         family=family,
         num_samples=count,
@@ -111,7 +112,7 @@ def _name(
         steady = _by_rank(file, path, "tensor", {3: "", 4: "darcy"})
         return steady or _name_of_tensor(path, attributes, wanted)
     first = file.get(keys[0]) if keys else None
-    if isinstance(first, h5py.Group) and "data" in first:
+    if isinstance(first, h5py.Group) and "data" in first and ("grid" in first or keys[0].isdecimal()):
         data = find_array(file, f"{keys[0]}/data", path)
         kinds = {(3, 1): "diffusion_sorption", (4, 2): "diffusion_reaction", (4, 1): "shallow_water"}
         if (data.ndim, data.shape[-1] if data.shape else 0) in kinds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class GridMesh:
 
     def to_nodes(self, values: Tensor) -> Tensor:
         """Values on the grid `[X[, Y[, Z]], …]` at the nodes `[N, …]`."""
-        return values.reshape(-1, *values.shape[len(self.shape) :])[self.point_of_node]
+        return values.flatten(0, len(self.shape) - 1)[self.point_of_node]
 
     def to_grid(self, values: Tensor) -> Tensor:
         """Values at the nodes `[N, …]` on the grid `[X[, Y[, Z]], …]`."""
@@ -84,10 +85,7 @@ def grid_mesh(file: PDEBenchFile, *, periodic: bool | None = None) -> GridMesh:
     pairs = None
     if closed:
         pairs = np.concatenate(
-            [
-                np.stack([nodes.take(0, axis).ravel(), nodes.take(-1, axis).ravel()])
-                for axis in range(len(axes))
-            ],
+            [np.stack([nodes.take(0, axis).ravel(), nodes.take(-1, axis).ravel()]) for axis in range(len(axes))],
             axis=1,
         )
     wrapped = np.ix_(*(np.arange(n) % size for n, size in zip(sizes, file.shape, strict=True)))
@@ -102,8 +100,9 @@ def grid_mesh(file: PDEBenchFile, *, periodic: bool | None = None) -> GridMesh:
 
 
 class PDEBenchGraphs(Dataset[Mesh]):
-    """A split of a PDEBench file as graphs: a `Mesh` a sample, read when it is asked for; PyG's `DataLoader` batches it.
+    """A split of a PDEBench file as graphs: a `Mesh` a sample, read when it is asked for.
 
+    PyG's `DataLoader` batches them, and `flare_connect.mesh.write_store` packs them into a prepared data set.
     Each channel is a point field `[N, T]`, what does not vary in time a point field `[N]`, the times `[T]` and the
     file's parameters are numbers of the mesh. All samples share one mesh, so its edges are found once.
 
@@ -121,10 +120,12 @@ class PDEBenchGraphs(Dataset[Mesh]):
         self.file = file if isinstance(file, PDEBenchFile) else open_pdebench(file)
         self.indices = self.file.split(split)
         self.grid = grid_mesh(self.file, periodic=periodic)
-        self.grid.mesh.edge_index  # noqa: B018 - found here, once, and kept by the copies
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __iter__(self) -> Iterator[Mesh]:
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Mesh:
         """Reads one sample; negative indices count from the end.
@@ -135,6 +136,7 @@ class PDEBenchGraphs(Dataset[Mesh]):
         i = number_in_split(self.indices, index)
         frames = self.grid.to_nodes(torch.from_numpy(self.file.read(i)))  # [N, T, V]
         static = self.grid.to_nodes(torch.from_numpy(self.file.static(i)))  # [N, W]
+        self.grid.mesh.edge_index  # noqa: B018 - found once in each process, and kept by the copies
         mesh = copy.copy(self.grid.mesh)
         fields = {name: frames[..., v].contiguous() for v, name in enumerate(self.file.channels)}
         mesh.point_data = fields | {name: static[:, w].contiguous() for w, name in enumerate(self.file.static_channels)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,9 @@ class PDEBenchDataset(Dataset[PDEBenchSample]):
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __iter__(self) -> Iterator[PDEBenchSample]:
+        return (self[i] for i in range(len(self)))
+
     def __getitem__(self, index: int) -> PDEBenchSample:
         """Reads one sample; negative indices count from the end.
 
@@ -103,5 +107,7 @@ def number_in_split(indices: np.ndarray, index: int) -> int:
         StoreError: the split has no such sample.
     """
     if not -len(indices) <= index < len(indices):
-        raise PDEBenchIndexError(f"the split has {len(indices)} samples, 0 to {len(indices) - 1}; there is no sample {index}")
+        raise PDEBenchIndexError(
+            f"the split has {len(indices)} samples, 0 to {len(indices) - 1}; there is no sample {index}"
+        )
     return int(indices[index])
