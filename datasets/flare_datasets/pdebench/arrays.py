@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from flare_connect.errors import StoreError
+from flare_connect.errors import FlareConnectError, StoreError
 
 _MEND = "the file is truncated or damaged: generate it again or copy it again"
 
@@ -46,7 +46,9 @@ def reading(what: str, path: Path) -> Iterator[None]:
     """Turn what HDF5 raises on a damaged file into a `StoreError` that says what was being read."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError) as error:
+    except FlareConnectError:
+        raise
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise StoreError(f"{what} of {path} cannot be read ({error}); {_MEND}") from error
 
 
@@ -64,9 +66,10 @@ def find_array(file: h5py.File, name: str, path: Path, shape: Sequence[int] | No
     """
     with reading(repr(name), path):
         item = file.get(name)
+        is_array = isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu"
     if item is None:
         raise StoreError(f"{path} has no {name!r}, which files of its kind have: it is incomplete; generate it again")
-    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiu":
+    if not is_array:
         raise StoreError(f"{name!r} of {path} is no array of real numbers; PDEBench files hold float32 there")
     if shape is not None and item.shape != tuple(shape):
         raise StoreError(

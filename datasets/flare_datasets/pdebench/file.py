@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -200,8 +201,10 @@ class PDEBenchFile:
         """Whole frames, a few at a time: strides in space inside HDF5 are slow, whole samples may be gigabytes."""
         frame_bytes = int(np.prod(item.shape[len(where) + 1 :])) * item.dtype.itemsize
         count = max(1, _BLOCK_BYTES // frame_bytes)
-        if item.chunks is not None:  # so that no chunk is unpacked twice
-            count = max(count, -(-item.chunks[len(where)] // abs(frames.step)))
+        if item.chunks is not None:  # a block ends where a chunk does, so that none is unpacked twice
+            chunk = item.chunks[len(where)]
+            whole = chunk // math.gcd(chunk, frames.step)
+            count = -(-count // whole) * whole
         for start in range(0, len(frames), count):
             part = frames[start : start + count]
             low, high = min(part[0], part[-1]), max(part[0], part[-1])

@@ -20,7 +20,7 @@ from flare_datasets.pdebench.opening import open_pdebench
 class PDEBenchSample(NamedTuple):
     """One sample; a `DataLoader` adds the axis of the batch in front.
 
-    Args:
+    Attributes:
         initial: what the model is given `[X[, Y[, Z]], initial_step, V]`; the coefficient `[X, Y, 1, 1]` of Darcy flow.
         frames: all frames, the given ones included `[X[, Y[, Z]], T, V]`.
         grid: coordinates `[X[, Y[, Z]], d]`.
