@@ -117,7 +117,7 @@ def test_the_past_fades():
 
 
 def test_series_of_a_batch_do_not_mix(variant):
-    made, graph, series = variant
+    made, _, series = variant
     meshes = [plate(4, seed=1), plate(5), plate(3, 6, seed=2)]
     graphs = [made.build_graph(mesh).to(series.device) for mesh in meshes]
     for each in graphs:
@@ -158,7 +158,7 @@ def test_a_rollout_is_one_step_after_another(history, device):
     }
     graph, series = made.build_graph(mesh).to(device), given.to(device)
     with torch.no_grad():
-        for t in range(3):  # from all frames at once, with no state
+        for _ in range(3):  # from all frames at once, with no state
             series = torch.cat([series, made(graph, series)[0][:, -1:]], 1)
     expected = series[:, 4:].cpu()
     torch.testing.assert_close(found["u"], expected[..., 0], rtol=1e-4, atol=1e-4)

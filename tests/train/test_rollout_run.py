@@ -9,7 +9,7 @@ from fixtures_series import FRAMES, heat, rollout_config, write_heat
 from safetensors.torch import load_file
 
 from flare_connect.errors import ConfigError, InputError
-from flare_connect.mesh import MeshStore, write_store
+from flare_connect.mesh import MeshStore
 from flare_connect.models import Architecture, FlareRollout, RolloutConfig
 from flare_connect.models.features import collate
 from flare_connect.train import UnrollConfig, fit
@@ -136,9 +136,9 @@ def test_what_does_not_fit_is_refused_before_work_starts(data, tmp_path):
         fit(rollout_config(data, tmp_path / "a", window=13))
     with pytest.raises(InputError, match="no point field 'pressure'; it has: 'temperature'"):
         fit(rollout_config(data, tmp_path / "b", fields=("pressure",)))
-    with pytest.raises(ConfigError, match="`unroll.own_steps` must be at most `data.window` − 2 = 1, got 2"):
+    with pytest.raises(ConfigError, match=r"`unroll\.own_steps` must be at most `data\.window` − 2 = 1, got 2"):
         rollout_config(data, tmp_path / "c", window=3)
-    with pytest.raises(ConfigError, match="`unroll.through` does nothing"):
+    with pytest.raises(ConfigError, match=r"`unroll\.through` does nothing"):
         UnrollConfig(own_steps=0, through=True)
     with pytest.raises(ConfigError, match="must not be negative"):
         UnrollConfig(noise=-0.1)
