@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .train import RolloutTrainConfig as RolloutTrainConfig
     from .train import SeriesConfig as SeriesConfig
     from .train import TrainConfig as TrainConfig
+    from .train import UnrollConfig as UnrollConfig
     from .train import evaluate as evaluate
     from .train import fit as fit
     from .viz import plot_field as plot_field
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .viz import plot_topology as plot_topology
     from .viz import plot_worst as plot_worst
     from .viz import save_fields as save_fields
+    from .viz import save_series as save_series
 
 __version__ = "0.1.0"
 
@@ -75,8 +77,17 @@ _HOME = {
         "Value",
         "shipped_models",
     ),
-    "train": ("DataConfig", "OptimiserConfig", "RolloutTrainConfig", "SeriesConfig", "TrainConfig", "evaluate", "fit"),
-    "viz": ("plot_field", "plot_mesh", "plot_topology", "plot_worst", "save_fields"),
+    "train": (
+        "DataConfig",
+        "OptimiserConfig",
+        "RolloutTrainConfig",
+        "SeriesConfig",
+        "TrainConfig",
+        "UnrollConfig",
+        "evaluate",
+        "fit",
+    ),
+    "viz": ("plot_field", "plot_mesh", "plot_topology", "plot_worst", "save_fields", "save_series"),
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)
 __all__ += ["__version__"]

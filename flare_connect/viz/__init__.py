@@ -7,7 +7,8 @@ from flare_connect.viz.export import save_fields
 from flare_connect.viz.field import plot_field
 from flare_connect.viz.outline import plot_mesh
 from flare_connect.viz.render import RenderError
+from flare_connect.viz.series import save_series
 from flare_connect.viz.topology import plot_topology
 from flare_connect.viz.worst import plot_worst
 
-__all__ = ["plot_field", "plot_mesh", "plot_topology", "plot_worst", "save_fields", "RenderError"]
+__all__ = ["plot_field", "plot_mesh", "plot_topology", "plot_worst", "save_fields", "save_series", "RenderError"]

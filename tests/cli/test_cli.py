@@ -6,6 +6,7 @@ import pytest
 import torch
 from fixtures_meshes import periodic_cell, plate
 from fixtures_runs import write_plates
+from fixtures_series import write_heat
 
 import flare_connect as fc
 from flare_connect.cli import COMMANDS, main
@@ -66,6 +67,26 @@ def test_info_of_a_mesh_and_of_a_data_set(folder, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["nodes"] == plate().num_nodes
     assert main(["info", str(folder / "plates.h5")]) == 0
     assert "train: 4" in capsys.readouterr().out
+
+
+def test_train_and_run_a_rollout(tmp_path, capsys):
+    write_heat(tmp_path / "heat.h5", count=8)
+    data = ["--data.path", str(tmp_path / "heat.h5"), "--data.fields", "[temperature]", "--data.window", "4"]
+    run = ["--output", str(tmp_path / "run"), "--accelerator", "cpu", "--progress", "false"]
+    assert main(["train-rollout", *data, *TRAIN, "--unroll.own_steps", "1", *run]) == 0
+    assert "over the frames of rollouts" in capsys.readouterr().out
+    files = [str(tmp_path / "heat.h5"), "--model", str(tmp_path / "run"), "--out", str(tmp_path / "heat.pvd")]
+    assert main(["rollout", *files, "--sample", "7", "--steps", "5", "--every", "2", "--initial", "2"]) == 0
+    assert "temperature at 2 times" in capsys.readouterr().out
+    model, mesh = fc.FlareRollout.from_pretrained(tmp_path / "run"), fc.MeshStore(tmp_path / "heat.h5")[7]
+    expected = model.rollout(mesh, {"temperature": mesh.point_data["temperature"][:, :2]}, 5)["temperature"]
+    # The collection is what this package and ParaView read as a series; times count from the first given frame.
+    for step, frame in ((0, 1), (1, 3)):
+        found = fc.load_mesh(tmp_path / "heat.pvd", step=step).point_data["temperature"]
+        torch.testing.assert_close(found.float(), expected[:, frame])
+    assert 'timestep="3.0"' in (tmp_path / "heat.pvd").read_text()
+    assert main(["rollout", *files, "--steps", "5", "--initial", "13"]) == 2
+    assert "`--initial` must be between 1 and 12, the frames there are, got 13" in capsys.readouterr().err
 
 
 def test_train_evaluate_predict_plot(folder, tmp_path, capsys):

@@ -57,10 +57,10 @@ def test_public_names_are_on_the_api_page(repository):
 
 
 def test_overview_of_the_command_line_is_current(repository):
-    from flare_connect.cli import COMMANDS, _overview
+    from flare_connect.cli import COMMANDS, overview
 
     text = (repository / "docs/command-line.md").read_text()
-    assert _overview() in text
+    assert overview() in text
     assert [f"## {name}" for name in COMMANDS if f"\n## {name}\n" not in text] == []
 
 
@@ -88,13 +88,13 @@ def test_shipped_model_of_the_pages_runs(repository, tmp_path):
 def test_yaml_of_the_page_is_a_training_run(repository, tmp_path):
     from jsonargparse import ArgumentParser
 
-    from flare_connect.cli import _train_arguments
+    from flare_connect.cli.training import TRAIN
 
     (text,) = blocks(repository, "command-line.md", "cells.yaml")
     file = tmp_path / "cells.yaml"
     file.write_text(text)
     parser = ArgumentParser()
-    _train_arguments(parser)
+    TRAIN.arguments(parser)
     settings = parser.parse_args(["--config", str(file), "--optimiser.epochs", "7"])
     assert settings.data.boundary == {"holes": "free"}
     assert settings.optimiser.epochs == 7

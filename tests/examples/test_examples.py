@@ -56,6 +56,23 @@ def test_first_surrogate(repository, tmp_path):
 
 
 @pytest.mark.slow
+def test_heat_over_time(repository, tmp_path):
+    pytest.importorskip("gmsh", reason="the extra `generate` is not installed")
+    pytest.importorskip("skfem", reason="the extra `generate` is not installed")
+    out = tmp_path / "heat"
+    (error,) = run(repository, "03_heat_over_time.py", out, "--plates", 6, "--nodes", 300, "--epochs", 2)
+    assert error > 0
+    assert_drawn(out / "heat.png")
+    with fc.MeshStore(out / "series.h5") as store:
+        mesh = store[0]
+        series, volume = mesh.point_data["temperature"].double(), mesh.node_volume[:, None]
+    # Nothing flows through a boundary: the heat stays, and the hottest place cools.
+    heat = (series * volume).sum(0)
+    torch.testing.assert_close(heat, heat[:1].expand_as(heat), rtol=1e-5, atol=0.0)
+    assert (series.max(0).values.diff() < 0).all()
+
+
+@pytest.mark.slow
 def test_your_own_mesh_learns(repository, tmp_path):
     out = tmp_path / "own"
     error, error_of_mean = run(repository, "02_your_own_mesh.py", out, "--files", 16, "--epochs", 20)
