@@ -38,9 +38,7 @@ def _predict(args: "Namespace") -> None:
 
 
 def _rollout_arguments(parser: "ArgumentParser") -> None:
-    parser.add_argument(
-        "file", type=str, help="mesh file with the first frame, or data set of series (.h5)"
-    )
+    parser.add_argument("file", type=str, help="mesh file with the first frame, or data set of series (.h5)")
     model_argument(parser, required=True)
     parser.add_argument("--steps", type=int, required=True, help="frames to predict")
     parser.add_argument("--out", type=str, required=True, help="collection to write: .pvd for ParaView")
