@@ -9,6 +9,7 @@ import torch
 from flare_connect.errors import ConfigError, StoreError
 from flare_datasets.pdebench import open_pdebench
 from flare_datasets.pdebench.solvers import shallow_water
+from flare_datasets.pdebench.solvers.diffusion_reaction import DiffusionReactionConfig, solve_diffusion_reaction
 from flare_datasets.pdebench.solvers.shallow_water import ShallowWaterConfig, solve_shallow_water
 
 
@@ -52,18 +53,19 @@ def stoker(x, t, left=2.0, right=1.0, gravity=1.0):
     return torch.where(x > shock * t, right, h)
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-def test_shallow_water_converges_to_the_dam_break_of_stoker(transposed):
-    errors = []
-    for n in (100, 200, 400):
-        x = centres(n, -2.5, 2.5)
-        state = still(torch.where(x < 0, 2.0, 1.0).to(torch.float64)[None, :, None].expand(1, n, 3))
-        state = state.transpose(1, 2) if transposed else state
-        frames = solve_shallow_water(state, [0.0, 1.0], cell_size=5 / n)[..., -1, 0]
-        h = frames[0, 1] if transposed else frames[0, :, 1]
-        errors.append(float((h - stoker(x, 1.0)).abs().mean()))
+def dam(n, transposed=False):
+    """Depth at time 1 after a dam at x = 0 broke, or at y = 0."""
+    depth = torch.where(centres(n, -2.5, 2.5) < 0, 2.0, 1.0).to(torch.float64)[:, None].expand(n, 3)
+    state = still((depth.T if transposed else depth)[None])
+    h = solve_shallow_water(state, [0.0, 1.0], cell_size=5 / n)[0, ..., -1, 0]
+    return h[1] if transposed else h[:, 1]
+
+
+def test_shallow_water_converges_to_the_dam_break_of_stoker():
+    errors = [float((dam(n) - stoker(centres(n, -2.5, 2.5), 1.0)).abs().mean()) for n in (100, 200, 400)]
     assert errors[-1] < 2e-3
     assert min(rates(errors)) > 0.8, errors  # a shock allows first order in the mean
+    torch.testing.assert_close(dam(100), dam(100, transposed=True), rtol=0, atol=1e-14)
 
 
 def test_shallow_water_is_of_second_order_where_it_is_smooth():
@@ -74,7 +76,7 @@ def test_shallow_water_is_of_second_order_where_it_is_smooth():
         state = still((1 + 0.05 * torch.cos(2 * math.pi * x))[None, :, None].expand(1, n, 2))
         return solve_shallow_water(state, [0.0, 0.3], cell_size=1 / n, boundary="walls")[0, :, 0, -1, 0]
 
-    finest = solve(1024)
+    finest = solve(512)
     errors = [float((solve(n) - finest.reshape(n, -1).mean(1)).abs().mean()) for n in (32, 64, 128)]
     assert min(rates(errors)) > 1.7, errors
 
@@ -138,3 +140,82 @@ def test_shallow_water_refuses_what_it_cannot_solve():
     ):
         with pytest.raises(ConfigError, match=message):
             solve_shallow_water(**({"state": state, "times": [0.0, 1.0], "cell_size": 0.6} | change))
+
+
+# Diffusion and reaction
+
+
+def bumps(n):
+    """Smooth, and without slope at the sides in any odd derivative."""
+    x = math.pi / 2 * (centres(n, -1, 1) + 1)
+    u = torch.exp(torch.cos(2 * x[:, None]) + torch.cos(x) - 2)
+    return torch.stack([u, 0.5 - u], dim=-1)[None]
+
+
+def test_a_cosine_decays_exactly_by_diffusion():
+    x = centres(12, -1, 1)
+    wave = torch.cos(math.pi * (x[:, None] + 1)) * torch.cos(1.5 * math.pi * (x + 1))
+    state = torch.stack([wave, 2 * wave], dim=-1)[None]
+    frames = solve_diffusion_reaction(state, [0, 1.0, 5.0], cell_size=1 / 6, k=None)
+    for t, frame in ((1.0, frames[..., 1, :]), (5.0, frames[..., 2, :])):
+        decay = math.pi**2 * (1 + 1.5**2) * t * torch.tensor([1e-3, 5e-3], dtype=torch.float64)
+        torch.testing.assert_close(frame, state * torch.exp(-decay), rtol=0, atol=1e-13)
+
+
+def test_diffusion_alone_conserves_both_species():
+    state = torch.randn(2, 16, 20, 2, dtype=torch.float64)
+    frames = solve_diffusion_reaction(state, [0, 5.0], cell_size=0.1, k=None)
+    torch.testing.assert_close(frames[..., 1, :].mean((1, 2)), state.mean((1, 2)), rtol=0, atol=1e-14)
+
+
+def test_even_data_follow_the_ordinary_differential_equation():
+    from scipy.integrate import solve_ivp
+
+    start, k = (0.8, -0.3), 5e-3
+    state = torch.tensor(start, dtype=torch.float64).expand(1, 4, 6, 2)
+    frames = solve_diffusion_reaction(state, [0.0, 2.0, 5.0], cell_size=0.5, longest_step=0.01)
+    exact = solve_ivp(
+        lambda _, s: [s[0] - s[0] ** 3 - k - s[1], s[0] - s[1]], (0, 5), start, t_eval=[0, 2, 5], rtol=1e-12, atol=1e-13
+    )
+    expected = torch.from_numpy(exact.y.T).expand(1, 4, 6, 3, 2)
+    torch.testing.assert_close(frames, expected, rtol=0, atol=1e-9)
+
+
+def test_diffusion_and_reaction_is_of_fourth_order_in_time():
+    def solve(step):
+        return solve_diffusion_reaction(bumps(16), [0, 0.8], cell_size=1 / 8, longest_step=step)[..., -1, :]
+
+    exact = solve(0.8 / 512)
+    errors = [float((solve(step) - exact).abs().max()) for step in (0.1, 0.05, 0.025)]
+    assert 3.6 < min(rates(errors)) and max(rates(errors)) < 4.6, errors
+
+
+def at_centres(fine, n):
+    """Values of a grid an odd number of times as fine at the centres of n × n cells."""
+    ratio = len(fine) // n
+    return fine[ratio // 2 :: ratio, ratio // 2 :: ratio]
+
+
+def test_diffusion_and_reaction_converges_faster_than_any_power_in_space():
+    """Cell centres of a grid three times as fine lie among those of the coarse one."""
+
+    def solve(n):
+        return solve_diffusion_reaction(bumps(n), [0, 0.5], cell_size=2 / n, longest_step=0.05)[0, :, :, -1]
+
+    finest = solve(108)
+    errors = [float((solve(n) - at_centres(finest, n)).abs().max()) for n in (4, 12, 36)]
+    orders = [math.log(a / b, 3) for a, b in zip(errors, errors[1:], strict=False)]
+    assert errors[-1] < 1e-11
+    assert orders[1] > 2 * orders[0] > 6, errors
+
+
+def test_diffusion_and_reaction_refuses_what_it_cannot_solve():
+    state = torch.zeros(1, 8, 8, 2, dtype=torch.float64)
+    for change, message in (
+        ({"state": state[0]}, "shape"),
+        ({"diffusion_u": 0.0}, "diffusion_u"),
+        ({"longest_step": -1.0}, "longest_step"),
+        ({"state": state + 30.0, "longest_step": 1.0}, "lower it"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            solve_diffusion_reaction(**({"state": state, "times": [0.0, 5.0], "cell_size": 0.25} | change))
