@@ -9,6 +9,7 @@ import torch
 from flare_connect.errors import ConfigError, StoreError
 from flare_datasets.pdebench import open_pdebench
 from flare_datasets.pdebench.solvers import shallow_water
+from flare_datasets.pdebench.solvers.darcy import DarcyConfig, conductances, draw_coefficient, outflow, solve_darcy
 from flare_datasets.pdebench.solvers.diffusion_reaction import DiffusionReactionConfig, solve_diffusion_reaction
 from flare_datasets.pdebench.solvers.shallow_water import ShallowWaterConfig, solve_shallow_water
 
@@ -28,7 +29,8 @@ def still(h):
 
 def column(n, radius, inner=2.0, outer=1.0):
     x = centres(n, -2.5, 2.5)
-    return still(torch.where(torch.hypot(x[:, None], x) < radius, inner, outer)[None])
+    depths = torch.tensor([outer, inner], dtype=torch.float64)
+    return still(depths[(torch.hypot(x[:, None], x) < radius).long()][None])
 
 
 # Shallow water
@@ -219,3 +221,86 @@ def test_diffusion_and_reaction_refuses_what_it_cannot_solve():
     ):
         with pytest.raises(ConfigError, match=message):
             solve_diffusion_reaction(**({"state": state, "times": [0.0, 5.0], "cell_size": 0.25} | change))
+
+
+# Darcy flow
+
+
+def manufactured(n):
+    """Coefficient, source and solution at the cell centres."""
+    x, y = centres(n)[:, None], centres(n)[None]
+    pi = math.pi
+    a = 1 + 0.5 * torch.sin(2 * pi * x) * torch.cos(pi * y)
+    u = torch.sin(pi * x) * torch.sin(2 * pi * y)
+    slope_x = pi * torch.cos(2 * pi * x) * torch.cos(pi * y) * pi * torch.cos(pi * x) * torch.sin(2 * pi * y)
+    slope_y = -0.5 * pi * torch.sin(2 * pi * x) * torch.sin(pi * y) * 2 * pi * torch.sin(pi * x) * torch.cos(2 * pi * y)
+    return a[None], (5 * pi**2 * a * u - slope_x - slope_y)[None], u[None]
+
+
+def test_darcy_is_of_second_order_for_a_smooth_coefficient():
+    errors = []
+    for n in (16, 32, 64, 128):
+        a, source, exact = manufactured(n)
+        errors.append(float((solve_darcy(a, source) - exact).abs().max()))
+    assert 1.9 < min(rates(errors)) and max(rates(errors)) < 2.1, errors
+
+
+def test_a_layered_coefficient_is_solved_as_layers():
+    """Far from its ends a long strip of two layers is a problem in one direction. The harmonic mean adds no error at
+    the face between them: what is left is h² f / 8a, of half a cell at the boundary."""
+    n, f = 32, 1.0
+    low, high = torch.tensor([0.1, 1.0], dtype=torch.float64)
+    a = torch.where(centres(n) < 0.5, low, high)
+    strip = solve_darcy(a.expand(1, 8 * n, n), f)[0, 4 * n]
+    x = centres(n)
+    # Flux is f (x - c) with c such that the pressure returns to 0.
+    c = (0.125 / 0.1 + 0.375 / 1.0) / (0.5 / 0.1 + 0.5 / 1.0)
+    middle = -(0.125 - 0.5 * c) / 0.1
+    exact = torch.where(x < 0.5, -(x**2 / 2 - c * x) / 0.1, middle - ((x**2 - 0.25) / 2 - c * (x - 0.5)))
+    assert (strip - exact).abs().max() == pytest.approx(1 / n**2 / 8 / 0.1, rel=1e-3)
+
+
+def test_what_the_source_gives_flows_out():
+    config = DarcyConfig(num_samples=3, resolution=32, beta=10.0)
+    a = torch.stack([draw_coefficient(config, i) for i in range(3)])
+    u = solve_darcy(a, 10.0, tolerance=1e-12)
+    across_x, across_y = conductances(a)
+    edges = sum(
+        (side * value).sum(1)
+        for side, value in (
+            (across_x[:, 0], u[:, 0]), (across_x[:, -1], u[:, -1]),
+            (across_y[:, :, 0], u[:, :, 0]), (across_y[:, :, -1], u[:, :, -1]),
+        )
+    )  # fmt: skip
+    torch.testing.assert_close(edges, torch.full((3,), 10.0, dtype=torch.float64), rtol=1e-11, atol=0)
+    torch.testing.assert_close(outflow(u, across_x, across_y) * 32**2, torch.full_like(u, 10.0), rtol=1e-9, atol=0)
+    assert (u > 0).all()
+
+
+def test_darcy_agrees_with_a_direct_solver():
+    from scipy.sparse.linalg import spsolve
+    from scipy.sparse import csc_matrix
+
+    n = 12
+    a = draw_coefficient(DarcyConfig(num_samples=1, resolution=n, values=(1e-3, 1.0)), 0)[None]
+    units = torch.eye(n * n, dtype=torch.float64).reshape(-1, n, n)
+    matrix = (outflow(units, *conductances(a)) * n**2).reshape(n * n, n * n).numpy().T
+    direct = spsolve(csc_matrix(matrix), np.ones(n * n)).reshape(n, n)
+    np.testing.assert_allclose(solve_darcy(a, 1.0, tolerance=1e-12)[0], direct, rtol=1e-9)
+
+
+def test_coefficients_have_two_values_and_the_same_patches_at_every_resolution():
+    fine, coarse = (draw_coefficient(DarcyConfig(num_samples=1, resolution=n), 0) for n in (192, 64))
+    assert set(fine.unique().tolist()) == {0.1, 1.0}
+    assert (fine[1::3, 1::3] != coarse).double().mean() < 0.02
+    assert (draw_coefficient(DarcyConfig(num_samples=1, resolution=64), 1) != coarse).any()
+
+
+def test_darcy_refuses_what_it_cannot_solve():
+    a = torch.ones(1, 8, 8)
+    for arguments, message in (
+        ((a[0], 1.0), "shape"), ((a - 1, 1.0), "above 0"), ((a, math.inf), "source"), ((a, a[:, 1:]), "source"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            solve_darcy(*arguments)
+    assert (solve_darcy(a, 0.0) == 0).all()

@@ -106,12 +106,13 @@ def generate(
     x = cell_centres(config.resolution, *_BOUNDS)
     distance = torch.hypot(x[:, None], x)
     size = (_BOUNDS[1] - _BOUNDS[0]) / config.resolution
+    inner, outer = torch.tensor([config.inner_depth, config.outer_depth], dtype=torch.float64)
 
     def draw(numbers: Sequence[int], place: torch.device) -> tuple[Tensor, None]:
         radii = [config.rng(i).uniform(*config.radius) for i in numbers]
         inside = distance < torch.tensor(radii, dtype=torch.float64)[:, None, None]
         state = torch.zeros(*inside.shape, 3, dtype=torch.float64)
-        state[..., 0] = torch.where(inside, config.inner_depth, config.outer_depth)
+        state[..., 0] = torch.where(inside, inner, outer)
         frames = solve_shallow_water(
             state.to(place),
             config.times,
