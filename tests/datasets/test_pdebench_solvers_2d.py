@@ -11,6 +11,12 @@ from flare_datasets.pdebench import open_pdebench
 from flare_datasets.pdebench.solvers import shallow_water
 from flare_datasets.pdebench.solvers.darcy import DarcyConfig, conductances, draw_coefficient, outflow, solve_darcy
 from flare_datasets.pdebench.solvers.diffusion_reaction import DiffusionReactionConfig, solve_diffusion_reaction
+from flare_datasets.pdebench.solvers.incompressible import (
+    IncompressibleConfig,
+    IncompressibleFlow,
+    draw_start,
+    solve_incompressible,
+)
 from flare_datasets.pdebench.solvers.shallow_water import ShallowWaterConfig, solve_shallow_water
 
 
@@ -304,3 +310,120 @@ def test_darcy_refuses_what_it_cannot_solve():
         with pytest.raises(ConfigError, match=message):
             solve_darcy(*arguments)
     assert (solve_darcy(a, 0.0) == 0).all()
+
+
+# Incompressible flow
+
+
+def vortex(n):
+    """Taylor and Green's, which slides along the walls of the unit square, and its stream function."""
+    x, y = math.pi * centres(n)[:, None], math.pi * centres(n)[None]
+    velocity = torch.stack([torch.sin(x) * torch.cos(y), -torch.cos(x) * torch.sin(y)], dim=-1)
+    return velocity[None], (torch.sin(x) * torch.sin(y))[None]
+
+
+def test_the_vortex_of_taylor_and_green_decays_at_second_order():
+    errors, carried = [], []
+    for n in (16, 32, 64):
+        velocity, stream = vortex(n)
+        particles = 1 + stream**2  # constant along stream lines: nothing changes
+        frame = solve_incompressible(
+            velocity, particles, 0 * velocity, [0.0, 0.5], cell_size=1 / n, viscosity=0.05, walls="free-slip"
+        )[..., -1, :]
+        exact = velocity * math.exp(-2 * math.pi**2 * 0.05 * 0.5)
+        errors.append(float((frame[..., :2] - exact).abs().max()))
+        carried.append(float((frame[..., 2] - particles).abs().mean()))
+    assert 1.8 < min(rates(errors)) and max(rates(errors)) < 2.2, errors
+    assert min(rates(carried)) > 1.7, carried
+
+
+def eddy(n, viscosity):
+    """A steady flow that rests at walls, and the force that keeps it."""
+    x, y, pi = centres(n)[:, None], centres(n)[None], math.pi
+
+    def parts(a, b):  # of sin²(πa) sin(2πb) π: value, slopes along a and b, Laplacian
+        s, c = torch.sin(pi * a) ** 2, torch.cos(2 * pi * a)
+        value = pi * s * torch.sin(2 * pi * b)
+        slope_a = pi**2 * torch.sin(2 * pi * a) * torch.sin(2 * pi * b)
+        slope_b = 2 * pi**2 * s * torch.cos(2 * pi * b)
+        return value, slope_a, slope_b, 2 * pi**3 * (c - 2 * s) * torch.sin(2 * pi * b)
+
+    u, u_x, u_y, u_laplace = parts(x, y)
+    v, v_y, v_x, v_laplace = (-part for part in parts(y, x))
+    force = torch.stack([u * u_x + v * u_y - viscosity * u_laplace, u * v_x + v * v_y - viscosity * v_laplace], dim=-1)
+    return torch.stack([u, v], dim=-1)[None], force[None]
+
+
+def test_a_forced_eddy_within_walls_is_kept_at_second_order():
+    errors = []
+    for n in (16, 32, 64):
+        velocity, force = eddy(n, 0.1)
+        arguments = (velocity, torch.ones(1, n, n), force, [0.0, 0.2])
+        frame = solve_incompressible(*arguments, cell_size=1 / n, viscosity=0.1, cfl=0.5)[..., -1, :2]
+        errors.append(float((frame - velocity).abs().max()))
+    assert 1.8 < min(rates(errors)) and max(rates(errors)) < 2.4, errors
+
+
+def test_incompressible_flow_is_of_second_order_in_time():
+    velocity, stream = vortex(16)
+    velocity = velocity * stream[..., None]  # at rest at walls
+    force = 2 * velocity.flip(1)
+
+    def solve(cfl):
+        return solve_incompressible(
+            velocity, stream, force, [0.0, 0.4], cell_size=1 / 16, viscosity=0.02, cfl=cfl
+        )[..., -1, :2]
+
+    exact = solve(0.01)
+    errors = [float((solve(cfl) - exact).abs().max()) for cfl in (0.4, 0.2, 0.1)]
+    assert 1.7 < min(rates(errors)) and max(rates(errors)) < 2.4, errors
+
+
+@pytest.mark.parametrize("walls", ["no-slip", "free-slip"])
+def test_flow_is_free_of_divergence_and_keeps_its_particles(walls):
+    config = IncompressibleConfig(num_samples=2, resolution=32, walls=walls)
+    velocity, particles, force = (torch.stack(part) for part in zip(*(draw_start(config, i) for i in range(2)), strict=True))
+    flow = IncompressibleFlow(velocity, particles, force, cell_size=1 / 32, viscosity=0.01, walls=walls)
+    assert flow.divergence().abs().max() < 1e-12
+    flow.advance(1.0)
+    assert flow.divergence().abs().max() < 1e-11
+    assert (flow.u[:, 0] == 0).all() and (flow.v[:, :, -1] == 0).all()
+    torch.testing.assert_close(flow.particles.sum((1, 2)), particles.sum((1, 2)), rtol=1e-13, atol=0)
+    assert (flow.particles > 0).all()
+    assert (flow.particles - particles).abs().max() > 0.1
+
+
+def test_flow_without_a_force_loses_energy():
+    velocity, _ = eddy(24, 0.0)
+    flow = IncompressibleFlow(velocity, torch.ones(1, 24, 24), 0 * velocity, cell_size=1 / 24, viscosity=0.02)
+    energy = [float((flow.at_centres()[..., :2] ** 2).sum())]
+    for _ in range(4):
+        flow.advance(0.05)
+        energy.append(float((flow.at_centres()[..., :2] ** 2).sum()))
+    assert all(a > b for a, b in zip(energy, energy[1:], strict=False))
+
+
+def test_flows_do_not_depend_on_their_batch():
+    config = IncompressibleConfig(num_samples=2, resolution=16, force_scale=2.0)
+    starts = [draw_start(config, i) for i in range(2)]
+
+    def solve(drawn):
+        velocity, particles, force = (torch.stack(part) for part in zip(*drawn, strict=True))
+        return solve_incompressible(velocity, particles, force, [0, 0.5, 0.6], cell_size=1 / 16, viscosity=0.01)
+
+    alone = torch.cat([solve([start]) for start in starts])
+    torch.testing.assert_close(solve(starts), alone, rtol=0, atol=1e-11)
+
+
+def test_incompressible_flow_refuses_what_it_cannot_solve():
+    given = {
+        "velocity": torch.zeros(1, 8, 8, 2), "particles": torch.ones(1, 8, 8), "force": torch.zeros(1, 8, 8, 2),
+        "times": [0.0, 1.0], "cell_size": 0.1, "viscosity": 0.01,
+    }  # fmt: skip
+    assert (solve_incompressible(**given)[..., :2] == 0).all()
+    for change, message in (
+        ({"force": torch.zeros(1, 8, 9, 2)}, "force"), ({"particles": torch.ones(1, 8, 8, 1)}, "particles"),
+        ({"viscosity": 0.0}, "viscosity"), ({"walls": "periodic"}, "walls"), ({"cfl": 0.6}, "cfl"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            solve_incompressible(**(given | change))

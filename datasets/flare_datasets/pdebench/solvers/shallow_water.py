@@ -18,7 +18,8 @@ from flare_datasets.pdebench.solvers.two_d_grids import (
     checked_field,
     checked_frames,
     even_step,
-    limited_slope,
+    mirrored,
+    sides_of_faces,
 )
 
 BOUNDARIES = ("outflow", "walls")
@@ -215,8 +216,9 @@ def _rate(state: Tensor, size: float, gravity: float, wall: bool) -> tuple[Tenso
 
 def _differences(h: Tensor, u: Tensor, v: Tensor, gravity: float, wall: bool) -> tuple[tuple[Tensor, ...], Tensor]:
     """Differences along X of the fluxes of depth and of momentum along and across, and the fastest wave `[B]`."""
-    padded = (_padded(h, 1.0), _padded(u, -1.0 if wall else 1.0), _padded(v, 1.0))
-    (h_l, h_r), (u_l, u_r), (v_l, v_r) = (_faces(values) for values in padded)
+    # Mirror images of the same sign let waves out: nothing changes across the boundary.
+    padded = (mirrored(h), mirrored(u, -1.0 if wall else 1.0), mirrored(v))
+    (h_l, h_r), (u_l, u_r), (v_l, v_r) = (sides_of_faces(values) for values in padded)
     c_l, c_r = (gravity * h_l).sqrt(), (gravity * h_r).sqrt()
     lowest = torch.minimum(u_l - c_l, u_r - c_r).clamp(max=0.0)
     highest = torch.maximum(u_l + c_l, u_r + c_r).clamp(min=0.0)
@@ -228,19 +230,6 @@ def _differences(h: Tensor, u: Tensor, v: Tensor, gravity: float, wall: bool) ->
     across = depth * torch.where(depth > 0, v_l, v_r)
     fastest = torch.maximum(highest, -lowest).amax(dim=(-2, -1))
     return tuple(flux.diff(dim=-2) for flux in (depth, normal, across)), fastest
-
-
-def _padded(values: Tensor, sign: float) -> Tensor:
-    """Two cells more at both ends of X: mirror images; with one sign they let waves out nearly as copies would."""
-    return torch.cat([sign * values[:, :2].flip(1), values, sign * values[:, -2:].flip(1)], dim=1)
-
-
-def _faces(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Values at both sides of the X + 1 faces of cells that have two more at both ends."""
-    steps = values.diff(dim=-2)
-    half = 0.5 * limited_slope(steps[:, :-1], steps[:, 1:])
-    inner = values[:, 1:-1]
-    return (inner + half)[:, :-1], (inner - half)[:, 1:]
 
 
 def _check_boundary(boundary: str) -> None:

@@ -78,14 +78,21 @@ def even_step(left: Tensor, longest: Tensor) -> Tensor:
     return left / torch.ceil(left / longest).clamp(min=1.0)
 
 
-def minmod(a: Tensor, b: Tensor) -> Tensor:
-    """The smaller of two slopes, and 0 where they differ in sign."""
-    return 0.5 * (a.sign() + b.sign()) * torch.minimum(a.abs(), b.abs())
+def mirrored(values: Tensor, sign: float = 1.0) -> Tensor:
+    """Two cells more at both ends of X: mirror images, times `sign`, `[B, X + 4, Y]`."""
+    return torch.cat([sign * values[:, :2].flip(1), values, sign * values[:, -2:].flip(1)], dim=1)
 
 
-def limited_slope(below: Tensor, above: Tensor) -> Tensor:
-    """The monotonised central slope per cell of the differences to both neighbours; faces stay between neighbours."""
-    return minmod(0.5 * (below + above), 2.0 * minmod(below, above))
+def sides_of_faces(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values below and above the X + 1 faces across X `[B, X + 1, Y]`, of cells with two more at both ends.
+
+    Linear in each cell with the monotonised central slope: values at faces stay between those of neighbours.
+    """
+    steps = values.diff(dim=1)
+    below, above = steps[:, :-1], steps[:, 1:]
+    half = 0.5 * _minmod(0.5 * (below + above), 2.0 * _minmod(below, above))
+    inner = values[:, 1:-1]
+    return (inner + half)[:, :-1], (inner - half)[:, 1:]
 
 
 def checked_field(name: str, values: Tensor, shape: Sequence[int | None], least: int = 2) -> Tensor:
@@ -121,3 +128,8 @@ def checked_frames(times: Sequence[float] | Tensor) -> list[float]:
 
 def _numbers(start: int, stop: int, device: torch.device) -> Tensor:
     return torch.arange(start, stop, dtype=torch.float64, device=device)
+
+
+def _minmod(a: Tensor, b: Tensor) -> Tensor:
+    """The smaller of two slopes, and 0 where they differ in sign."""
+    return 0.5 * (a.sign() + b.sign()) * torch.minimum(a.abs(), b.abs())
