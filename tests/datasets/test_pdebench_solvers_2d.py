@@ -1,4 +1,4 @@
-"""Solvers of the two-dimensional families: exact solutions, conserved quantities, measured rates; and their files."""
+"""Solvers of the two-dimensional families: exact solutions, conserved quantities, measured rates."""
 
 import math
 
@@ -6,18 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from flare_connect.errors import ConfigError, StoreError
-from flare_datasets.pdebench import open_pdebench
-from flare_datasets.pdebench.solvers import shallow_water
+from flare_connect.errors import ConfigError
 from flare_datasets.pdebench.solvers.darcy import DarcyConfig, conductances, draw_coefficient, outflow, solve_darcy
-from flare_datasets.pdebench.solvers.diffusion_reaction import DiffusionReactionConfig, solve_diffusion_reaction
+from flare_datasets.pdebench.solvers.diffusion_reaction import solve_diffusion_reaction
 from flare_datasets.pdebench.solvers.incompressible import (
     IncompressibleConfig,
     IncompressibleFlow,
     draw_start,
     solve_incompressible,
 )
-from flare_datasets.pdebench.solvers.shallow_water import ShallowWaterConfig, solve_shallow_water
+from flare_datasets.pdebench.solvers.shallow_water import solve_shallow_water
 
 
 def rates(errors):
@@ -70,10 +68,10 @@ def dam(n, transposed=False):
 
 
 def test_shallow_water_converges_to_the_dam_break_of_stoker():
-    errors = [float((dam(n) - stoker(centres(n, -2.5, 2.5), 1.0)).abs().mean()) for n in (100, 200, 400)]
-    assert errors[-1] < 2e-3
+    errors = [float((dam(n) - stoker(centres(n, -2.5, 2.5), 1.0)).abs().mean()) for n in (50, 100, 200)]
+    assert errors[-1] < 4e-3
     assert min(rates(errors)) > 0.8, errors  # a shock allows first order in the mean
-    torch.testing.assert_close(dam(100), dam(100, transposed=True), rtol=0, atol=1e-14)
+    torch.testing.assert_close(dam(50), dam(50, transposed=True), rtol=0, atol=1e-14)
 
 
 def test_shallow_water_is_of_second_order_where_it_is_smooth():
@@ -195,7 +193,7 @@ def test_diffusion_and_reaction_is_of_fourth_order_in_time():
 
     exact = solve(0.8 / 512)
     errors = [float((solve(step) - exact).abs().max()) for step in (0.1, 0.05, 0.025)]
-    assert 3.6 < min(rates(errors)) and max(rates(errors)) < 4.6, errors
+    assert all(3.6 < rate < 4.6 for rate in rates(errors)), errors
 
 
 def at_centres(fine, n):
@@ -248,7 +246,7 @@ def test_darcy_is_of_second_order_for_a_smooth_coefficient():
     for n in (16, 32, 64, 128):
         a, source, exact = manufactured(n)
         errors.append(float((solve_darcy(a, source) - exact).abs().max()))
-    assert 1.9 < min(rates(errors)) and max(rates(errors)) < 2.1, errors
+    assert all(1.9 < rate < 2.1 for rate in rates(errors)), errors
 
 
 def test_a_layered_coefficient_is_solved_as_layers():
@@ -284,8 +282,8 @@ def test_what_the_source_gives_flows_out():
 
 
 def test_darcy_agrees_with_a_direct_solver():
-    from scipy.sparse.linalg import spsolve
     from scipy.sparse import csc_matrix
+    from scipy.sparse.linalg import spsolve
 
     n = 12
     a = draw_coefficient(DarcyConfig(num_samples=1, resolution=n, values=(1e-3, 1.0)), 0)[None]
@@ -333,7 +331,7 @@ def test_the_vortex_of_taylor_and_green_decays_at_second_order():
         exact = velocity * math.exp(-2 * math.pi**2 * 0.05 * 0.5)
         errors.append(float((frame[..., :2] - exact).abs().max()))
         carried.append(float((frame[..., 2] - particles).abs().mean()))
-    assert 1.8 < min(rates(errors)) and max(rates(errors)) < 2.2, errors
+    assert all(1.8 < rate < 2.2 for rate in rates(errors)), errors
     assert min(rates(carried)) > 1.7, carried
 
 
@@ -361,7 +359,7 @@ def test_a_forced_eddy_within_walls_is_kept_at_second_order():
         arguments = (velocity, torch.ones(1, n, n), force, [0.0, 0.2])
         frame = solve_incompressible(*arguments, cell_size=1 / n, viscosity=0.1, cfl=0.5)[..., -1, :2]
         errors.append(float((frame - velocity).abs().max()))
-    assert 1.8 < min(rates(errors)) and max(rates(errors)) < 2.4, errors
+    assert all(1.8 < rate < 2.4 for rate in rates(errors)), errors
 
 
 def test_incompressible_flow_is_of_second_order_in_time():
@@ -370,24 +368,26 @@ def test_incompressible_flow_is_of_second_order_in_time():
     force = 2 * velocity.flip(1)
 
     def solve(cfl):
-        return solve_incompressible(
-            velocity, stream, force, [0.0, 0.4], cell_size=1 / 16, viscosity=0.02, cfl=cfl
-        )[..., -1, :2]
+        return solve_incompressible(velocity, stream, force, [0.0, 0.4], cell_size=1 / 16, viscosity=0.02, cfl=cfl)[
+            ..., -1, :2
+        ]
 
     exact = solve(0.01)
     errors = [float((solve(cfl) - exact).abs().max()) for cfl in (0.4, 0.2, 0.1)]
-    assert 1.7 < min(rates(errors)) and max(rates(errors)) < 2.4, errors
+    assert all(1.7 < rate < 2.4 for rate in rates(errors)), errors
 
 
 @pytest.mark.parametrize("walls", ["no-slip", "free-slip"])
 def test_flow_is_free_of_divergence_and_keeps_its_particles(walls):
     config = IncompressibleConfig(num_samples=2, resolution=32, walls=walls)
-    velocity, particles, force = (torch.stack(part) for part in zip(*(draw_start(config, i) for i in range(2)), strict=True))
+    starts = [draw_start(config, i) for i in range(2)]
+    velocity, particles, force = (torch.stack(part) for part in zip(*starts, strict=True))
     flow = IncompressibleFlow(velocity, particles, force, cell_size=1 / 32, viscosity=0.01, walls=walls)
     assert flow.divergence().abs().max() < 1e-12
     flow.advance(1.0)
     assert flow.divergence().abs().max() < 1e-11
-    assert (flow.u[:, 0] == 0).all() and (flow.v[:, :, -1] == 0).all()
+    assert (flow.u[:, 0] == 0).all()
+    assert (flow.v[:, :, -1] == 0).all()
     torch.testing.assert_close(flow.particles.sum((1, 2)), particles.sum((1, 2)), rtol=1e-13, atol=0)
     assert (flow.particles > 0).all()
     assert (flow.particles - particles).abs().max() > 0.1

@@ -119,9 +119,7 @@ def generate(
 def draw_coefficient(config: DarcyConfig, index: int) -> Tensor:
     """The coefficient of a sample at the cell centres `[X, Y]`, float64."""
     power = -0.5 * config.alpha
-    field = cosine_field(
-        config.rng(index), config.resolution, lambda k: ((np.pi * k) ** 2 + config.tau**2) ** power
-    )
+    field = cosine_field(config.rng(index), config.resolution, lambda k: ((np.pi * k) ** 2 + config.tau**2) ** power)
     low, high = torch.tensor(config.values, dtype=torch.float64)  # bare numbers would be rounded to float32
     return torch.where(field < 0, low, high)
 

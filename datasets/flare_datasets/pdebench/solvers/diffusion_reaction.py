@@ -15,6 +15,7 @@ from flare_connect.errors import ConfigError
 from flare_datasets.config import check_integer, check_number
 from flare_datasets.pdebench.solvers.two_d_generation import GridConfig, check_positive, generate_in_batches
 from flare_datasets.pdebench.solvers.two_d_grids import (
+    Times,
     checked_field,
     checked_frames,
     cosine_modes,
@@ -128,7 +129,7 @@ def generate(
 
 def solve_diffusion_reaction(
     state: Tensor,
-    times: Sequence[float] | Tensor,
+    times: Times,
     *,
     cell_size: float,
     diffusion_u: float = 1e-3,

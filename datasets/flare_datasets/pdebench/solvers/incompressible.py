@@ -21,6 +21,7 @@ from flare_datasets.pdebench.solvers.two_d_generation import (
 )
 from flare_datasets.pdebench.solvers.two_d_grids import (
     Modes,
+    Times,
     cell_centres,
     checked_field,
     checked_frames,
@@ -183,7 +184,7 @@ def solve_incompressible(
     velocity: Tensor,
     particles: Tensor,
     force: Tensor,
-    times: Sequence[float] | Tensor,
+    times: Times,
     *,
     cell_size: float,
     viscosity: float,
@@ -197,9 +198,9 @@ def solve_incompressible(
 
     Velocities live at the faces of cells (Harlow and Welch). Advection is central and conserves momentum, in Heun's
     steps; viscosity is that of Crank and Nicolson; the pressure's increment makes velocities free of divergence to
-    rounding. Particles go with limited linear reconstruction and the same steps: their sum is conserved to rounding, and
-    they stay positive. Second order in space and time where the solution is smooth. Linear systems are solved exactly,
-    by sines and cosines.
+    rounding. Particles go with limited linear reconstruction and the same steps: their sum is conserved to rounding,
+    and they stay positive. Second order in space and time where the solution is smooth. Linear systems are solved
+    exactly, by sines and cosines.
 
     Args:
         velocity: at the cell centres at first `[B, X, Y, 2]`. It is averaged to faces and made free of divergence; its
@@ -312,7 +313,8 @@ class IncompressibleFlow:
         u, v, lift = self._viscous(step, push, self.pressure)
         pressure = self.pressure + lift / safe
         particles = self.particles + step * carried
-        push = tuple(0.5 * (a + b) for a, b in zip(push, _push(u, v, self._size), strict=True))
+        later = _push(u, v, self._size)
+        push = 0.5 * (push[0] + later[0]), 0.5 * (push[1] + later[1])
         particles = 0.5 * (self.particles + particles + step * self._carried(particles, u, v))
         u, v, lift = self._viscous(step, push, pressure)
         return u, v, particles, pressure + lift / safe

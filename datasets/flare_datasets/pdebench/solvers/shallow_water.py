@@ -14,6 +14,7 @@ from flare_connect.errors import ConfigError
 from flare_datasets.config import check_integer, check_range
 from flare_datasets.pdebench.solvers.two_d_generation import GridConfig, check_positive, generate_in_batches
 from flare_datasets.pdebench.solvers.two_d_grids import (
+    Times,
     cell_centres,
     checked_field,
     checked_frames,
@@ -141,7 +142,7 @@ def generate(
 
 def solve_shallow_water(
     state: Tensor,
-    times: Sequence[float] | Tensor,
+    times: Times,
     *,
     cell_size: float,
     gravity: float = 1.0,
@@ -197,7 +198,7 @@ def solve_shallow_water(
             now = 0.5 * (now + guess + dt * _rate(guess, cell_size, gravity, wall)[0])
             left = left - step
             if not (now[:, 0] >= 0).all():
-                raise ConfigError(f"a depth became negative or NaN with `cfl={cfl:g}`: lower it, 0.2 keeps depth positive")
+                raise ConfigError(f"a depth became negative or NaN with `cfl={cfl:g}`: lower it; 0.2 is safe")
         frames.append(now)
     return torch.stack(frames, dim=-1).permute(0, 2, 3, 4, 1)
 

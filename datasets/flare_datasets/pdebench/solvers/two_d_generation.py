@@ -1,4 +1,4 @@
-"""What the generators of two-dimensional families have in common: settings, seeds, batches that are written as solved."""
+"""What the generators of two-dimensional families share: settings, seeds, batches that are written as solved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from flare_connect.errors import ConfigError
 from flare_datasets.config import check_integer
-from flare_datasets.pdebench.solvers.two_d_grids import cell_centres
+from flare_datasets.pdebench.solvers.two_d_grids import Times, cell_centres
 from flare_datasets.pdebench.writer import PDEBenchWriter
 
 _MOST_MODES = 64
@@ -63,8 +63,8 @@ def check_positive(name: str, value: Any, most: float = math.inf) -> None:
 def cosine_field(rng: np.random.Generator, resolution: int, amplitude: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     r"""A Gaussian random field $\sum_{k} s(|k|) \xi_k c_k(x) c_l(y)$ at cell centres of the unit square `[X, Y]`.
 
-    $\xi$ are normal, $c$ cosines of mean square 1 with $k, l < 64$. The same random numbers give the same field at every
-    resolution, but for the modes that are too fine for it.
+    $\xi$ are normal, $c$ cosines of mean square 1 with $k, l < 64$. The same random numbers give the same field at
+    every resolution, but for the modes that are too fine for it.
 
     Args:
         rng: draws 64 × 64 numbers.
@@ -90,7 +90,7 @@ def generate_in_batches(
     *,
     version: int,
     bounds: tuple[float, float],
-    times: Sequence[float] | None,
+    times: Times | None,
     parameters: dict[str, float] | None = None,
     batch_size: int,
     device: str | None,

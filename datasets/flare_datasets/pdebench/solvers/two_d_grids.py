@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from flare_connect.errors import ConfigError
+
+Times = Sequence[float] | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def checked_field(name: str, values: Tensor, shape: Sequence[int | None], least:
     return values
 
 
-def checked_frames(times: Sequence[float] | Tensor) -> list[float]:
+def checked_frames(times: Times) -> list[float]:
     """Times of frames, the first of them the initial one.
 
     Raises:
