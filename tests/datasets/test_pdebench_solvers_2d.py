@@ -87,6 +87,27 @@ def test_shallow_water_is_of_second_order_where_it_is_smooth():
     assert min(rates(errors)) > 1.7, errors
 
 
+def whirl(n, t):
+    """A vortex that turns in balance with its dip and drifts with the water around it: exact at any time."""
+    drift = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    x = centres(n, -2, 2)
+    place = torch.stack(torch.meshgrid(x, x, indexing="ij"), dim=-1) - drift * t
+    square = (place**2).sum(-1)
+    h = 1.0 - 0.25 * torch.exp(-8 * square)  # g h' = v²/r with v = 2 r exp(-4 r²)
+    turn = 2 * torch.exp(-4 * square)
+    velocity = drift + torch.stack([-turn * place[..., 1], turn * place[..., 0]], dim=-1)
+    return torch.cat([h[..., None], h[..., None] * velocity], dim=-1)[None]
+
+
+def test_a_drifting_vortex_is_carried_at_second_order():
+    errors = []
+    for n in (24, 48, 96):
+        frame = solve_shallow_water(whirl(n, 0.0), [0.0, 0.5], cell_size=4 / n)[..., -1, :]
+        errors.append([float(error) for error in (frame - whirl(n, 0.5)).abs().mean((0, 1, 2))])
+    for of_channel in zip(*errors, strict=True):
+        assert all(1.6 < rate < 2.5 for rate in rates(of_channel)), of_channel
+
+
 def test_shallow_water_conserves_mass_within_walls():
     frames = solve_shallow_water(column(40, 1.5), torch.linspace(0, 6, 4), cell_size=0.125, boundary="walls")
     mass = frames[..., 0].sum((1, 2))

@@ -219,7 +219,7 @@ def solve_incompressible(
     Raises:
         ConfigError: an argument is out of range, or the flow grew without bound.
 
-    Good values: `cfl=0.25`, and cells so small that speed · cell size / ν is below about 4: no other dissipation damps
+    Good values: `cfl=0.25`, and cells so small that speed · cell size / ν is below about 2: no other dissipation damps
     what the grid cannot resolve.
 
     Source: arXiv 2210.07182 for the problem, there solved with other software.
