@@ -45,8 +45,8 @@ class DarcyConfig(GridConfig):
     Raises:
         ConfigError: a value is out of range.
 
-    Good values: the defaults. The equation and beta follow arXiv 2210.07182; the random field follows arXiv 2010.08895,
-    and how the published coefficients were drawn has not been compared.
+    Good values: the defaults. The equation and beta follow PDEBench (arXiv 2210.07182); `values` and the random field,
+    of the kind of arXiv 2010.08895, are this library's choice.
     """
 
     beta: float = 1.0

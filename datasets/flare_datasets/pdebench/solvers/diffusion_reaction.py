@@ -46,7 +46,7 @@ class DiffusionReactionConfig(GridConfig):
     Raises:
         ConfigError: a value is out of range.
 
-    Good values: the defaults, which follow arXiv 2210.07182.
+    Good values: the defaults, which follow PDEBench (arXiv 2210.07182).
     """
 
     num_frames: int = 101

@@ -49,7 +49,8 @@ class ShallowWaterConfig(GridConfig):
     Raises:
         ConfigError: a value is out of range.
 
-    Good values: the defaults, which follow arXiv 2210.07182.
+    Good values: the defaults, which follow PDEBench (arXiv 2210.07182) but for two that could not be compared: the
+    range of `radius`, and `boundary`, which does not matter by time 1.
     """
 
     num_frames: int = 101
