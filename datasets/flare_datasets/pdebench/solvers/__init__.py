@@ -1,0 +1,1 @@
+"""Solvers that fill files in PDEBench's layouts."""
