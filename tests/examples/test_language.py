@@ -90,7 +90,9 @@ def test_text_is_written_on_and_the_state_has_a_size(study):
     assert kept == kept_then == 2 * 4 * (2 * 5 + 2 * 5 * 8 + 3 * 16)
 
 
-@pytest.mark.parametrize("options", [{}, {"queries": "adapted"}, {"separate_decode": False}, {"conv_width": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"fading": False}, {"queries": "adapted"}, {"separate_decode": False, "conv_width": 0}]
+)
 def test_sequences_folded_into_heads_give_the_same(study, options):
     variants = study("variants")
     plain = variants.CausalFlare(12, num_heads=3, **variants.SETTING | {"num_latents": 4} | options).double()
@@ -195,9 +197,7 @@ def test_tables_say_what_is_missing_and_take_the_best_rate(study):
 
 def test_tables_of_the_docs_are_those_of_the_rows(repository, study):
     summary, results = study("summary"), repository / "examples/studies/language/results"
-    path = results / "language.json"
-    rows = json.loads(path.read_text()) if path.is_file() else []
-    assert (results / "tables.md").read_text() == f"{summary.WRITTEN}\n\n{summary.text(rows)}\n"
+    assert (results / "tables.md").read_text() == f"{summary.WRITTEN}\n\n{summary.page(results)}\n"
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_study_goes_on_where_it_was(study, tmp_path):
     peers, changes = len(study("variants").PEERS), len(study("variants").CHANGES)
     assert len(found.of(stage="text")) == peers + changes
     assert len(found.of(stage="stability")) == 2
-    assert len(found.of(stage="recall")) == 4 * len(sizes.recall_cases)
+    assert len(found.of(stage="recall")) == 5 * len(sizes.recall_cases)
     before = path.read_bytes()
     run(1e6)
     assert path.read_bytes() == before

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ STAGES = ("text", "stability", "recall")
 POINTS = 200  # of the curve of a gradient's norms
 NO_NORM = "without k-normalisation"
 NO_CONV = "without convolution"
+NO_FADING = "without fading"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,12 @@ QUICK = Sizes(
     channels=32, heads=2, blocks=2, latents=8, length=64, batch=4, steps=8, windows=8, rates=(2e-3, 4e-3, 8e-3),
     recall_channels=32, recall_heads=2, recall_latents=(8, 16), recall_cases=((32, 2), (64, 8)), recall_rates=(1e-2,),
     recall_steps=30, recall_tokens=512, vocabulary=64, queries=400,
+)  # fmt: skip
+# The defaults of the example.
+SMALL = Sizes(
+    channels=64, heads=4, blocks=2, latents=8, length=128, batch=8, steps=300, windows=64, rates=(5e-3, 1e-2, 2e-2),
+    recall_channels=64, recall_latents=(4, 8, 16, 32), recall_cases=((32, 4), (64, 8)), recall_steps=600,
+    recall_tokens=2_048, recall_rates=(3e-3,), vocabulary=128, queries=4_000,
 )  # fmt: skip
 
 
@@ -100,19 +107,20 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Where jobs run, and with what."""
+    """Where jobs run, and with what; of all models, unless some are named."""
 
     sizes: Sizes
     device: torch.device
     impl: str
     bf16: bool
     rows: Rows
+    models: Sequence[str] = ()
 
     def run(self, stage: str, seeds: int, seconds: float) -> None:
         """The jobs of a stage, most telling first, until the next might take longer than what is left of the time."""
         start, longest = time.perf_counter(), 0.0
         for job in self._jobs(stage, seeds):
-            if self.rows.of(**asdict(job)):
+            if self.rows.of(**asdict(job)) or (self.models and job.model not in self.models):
                 continue
             began = time.perf_counter()
             if began - start + longest > seconds:
@@ -142,6 +150,8 @@ class Bench:
                 yield from (job(FLARE, rate, latents) for latents in sizes.recall_latents)
                 yield job("softmax, no convolution", rate)
                 yield from (job(NO_CONV, rate, latents) for latents in sizes.recall_latents)
+            for rate in sizes.recall_rates:
+                yield from (job(NO_FADING, rate, latents) for latents in sizes.recall_latents)
             return
         if stage == "stability":
             yield from (job(model, rate) for rate in sizes.rates for model in (FLARE, NO_NORM))

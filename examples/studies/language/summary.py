@@ -19,18 +19,27 @@ TITLES = {"text": "Text", "stability": "Stability", "recall": "Associative recal
 
 def write(results: Path) -> None:
     """Every table into `<results>/tables.md`."""
-    path = results / "language.json"
-    rows = json.loads(path.read_text()) if path.is_file() else []
-    write_atomically(results / "tables.md", f"{WRITTEN}\n\n{text(rows)}\n".encode())
+    write_atomically(results / "tables.md", f"{WRITTEN}\n\n{page(results)}\n".encode())
     print(results / "tables.md")
 
 
-def text(rows: Sequence[Row]) -> str:
+def page(results: Path) -> str:
+    """The tables of a folder of results: what a GPU gave, then what the sizes of the example gave."""
+    whole, small = (
+        json.loads(path.read_text()) if (path := results / name).is_file() else []
+        for name in ("language.json", "language_cpu.json")
+    )
+    return "\n\n".join(
+        [text(whole), *(["## At the sizes of the example, on a CPU", text(small, "###")] if small else [])]
+    )
+
+
+def text(rows: Sequence[Row], level: str = "##") -> str:
     """A section for each stage."""
     sections = []
     for stage, table in (("text", _text), ("stability", _stability), ("recall", _recall)):
         mine = [row for row in rows if row["stage"] == stage]
-        sections += [f"## {TITLES[stage]}", *([_origin(mine), table(mine)] if mine else [MISSING])]
+        sections += [f"{level} {TITLES[stage]}", *([_origin(mine), table(mine)] if mine else [MISSING])]
     return "\n\n".join(sections)
 
 

@@ -10,14 +10,16 @@ from softmax import SoftmaxAttention
 from torch import Tensor, nn
 
 from flare_connect.nn import CausalFlare
+from flare_connect.nn.causal import _timed
 from flare_kernels import Segments, causal_mixer
 
 FLARE = "FLARE"
 SOFTMAX = "softmax"
 # Linear keys and values, as those of softmax attention are.
-SETTING = {"num_latents": 64, "num_kv_layers": -1, "conv_width": 4, "output_gate": "silu"}
+SETTING = {"num_latents": 64, "num_kv_layers": -1, "conv_width": 4, "output_gate": "silu", "fading": True}
 CHANGES: dict[str, dict[str, Any]] = {
     FLARE: {},
+    "without fading": {"fading": False},
     "without k-normalisation": {"qk_norm": False},
     "without separate decode": {"separate_decode": False},
     "without convolution": {"conv_width": 0},
@@ -51,7 +53,8 @@ LM = _example()
 class FoldedFlare(CausalFlare):
     """`CausalFlare` for sequences of one length in plain torch: they go through the operator as heads of one sequence.
 
-    It takes sequences one after another, which on a GPU is mostly waiting for the host. The result is the same.
+    It takes sequences one after another, which on a GPU is mostly waiting for the host. The result is the same. To be
+    left out as soon as the operator does so by itself.
     """
 
     def forward(self, x: Tensor, segments: Segments) -> Tensor:
@@ -63,6 +66,8 @@ class FoldedFlare(CausalFlare):
             return tokens.unflatten(0, (batch, -1)).transpose(0, 1).flatten(1, 2)
 
         def read(part: str, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
+            if self.fading is not None:
+                q, k, more = _timed(self._rates(self.fading, q, k.dtype)[1], q, k, segments, **more)
             if (apart := more.pop("q_decode", None)) is not None:
                 more |= {"q_decode": apart.repeat(batch, 1, 1), "k_decode": fold(more.pop("k_decode"))}
             given = {name: value for name, value in more.items() if value is not None}
