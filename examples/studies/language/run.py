@@ -6,9 +6,9 @@
     python examples/studies/language/run.py --report                      # tables from the rows
     python examples/studies/language/run.py --quick                       # two cores, two minutes: only to see it run
 
-Writes rows into `results/language.json`, or `language_cpu.json` if `--small`, after each training. Rows that are there are
-not made again, so an interrupted run goes on where it was. `--seconds` bounds each stage: no training is started that
-might not end in it.
+Writes rows into `results/language.json`, or `language_cpu.json` if `--small`, after each training. Rows that are there
+are not made again, so an interrupted run goes on where it was. `--seconds` bounds each stage: no training is started
+that might not end in it.
 """
 
 import argparse
