@@ -28,13 +28,17 @@ if TYPE_CHECKING:
     from .models import Fixed as Fixed
     from .models import FlareConnect as FlareConnect
     from .models import FlareConnectConfig as FlareConnectConfig
+    from .models import FlareRollout as FlareRollout
     from .models import Flux as Flux
     from .models import Free as Free
+    from .models import RolloutConfig as RolloutConfig
     from .models import Traction as Traction
     from .models import Value as Value
     from .models import shipped_models as shipped_models
     from .train import DataConfig as DataConfig
     from .train import OptimiserConfig as OptimiserConfig
+    from .train import RolloutTrainConfig as RolloutTrainConfig
+    from .train import SeriesConfig as SeriesConfig
     from .train import TrainConfig as TrainConfig
     from .train import evaluate as evaluate
     from .train import fit as fit
@@ -63,13 +67,15 @@ _HOME = {
         "Fixed",
         "FlareConnect",
         "FlareConnectConfig",
+        "FlareRollout",
         "Flux",
         "Free",
+        "RolloutConfig",
         "Traction",
         "Value",
         "shipped_models",
     ),
-    "train": ("DataConfig", "OptimiserConfig", "TrainConfig", "evaluate", "fit"),
+    "train": ("DataConfig", "OptimiserConfig", "RolloutTrainConfig", "SeriesConfig", "TrainConfig", "evaluate", "fit"),
     "viz": ("plot_field", "plot_mesh", "plot_topology", "plot_worst", "save_fields"),
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)

@@ -1,6 +1,7 @@
 """Errors that say where a model is wrong: near boundaries, at peaks, across voids, in thin places; and their spread.
 
-A global relative error looks fine while a model smooths away every jump across a slit. These do not.
+A global relative error looks fine while a model smooths away every jump across a slit. These do not. Beside them stand
+the six errors of PDEBench, for rollouts on regular grids.
 """
 
 from flare_connect.metrics.boundary import boundary_error, near_boundary
@@ -8,6 +9,7 @@ from flare_connect.metrics.fields import relative_l2
 from flare_connect.metrics.invariants import von_mises
 from flare_connect.metrics.jumps import JumpPairs, jump_error, jump_pairs
 from flare_connect.metrics.mesh_errors import MeshErrors, evaluate_fields
+from flare_connect.metrics.pdebench import PDEBenchErrors, PDEBenchMetrics, pdebench_errors
 from flare_connect.metrics.peak import PeakError, peak_error
 from flare_connect.metrics.summary import Ratio, Summary, compare_models, paired_ratio, summarise, summarise_splits
 from flare_connect.metrics.thickness import ThicknessErrors, combine, element_size, error_against_thickness
@@ -28,6 +30,9 @@ __all__ = [
     "element_size",
     "MeshErrors",
     "evaluate_fields",
+    "PDEBenchMetrics",
+    "PDEBenchErrors",
+    "pdebench_errors",
     "Summary",
     "summarise",
     "summarise_splits",

@@ -1,4 +1,4 @@
-"""Models: `FlareConnect` (mesh → fields), its configuration, and how they are kept on disk."""
+"""Models: `FlareConnect` (mesh → fields), `FlareRollout` (frames → next frames), and how they are kept on disk."""
 
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .features import build_graph as build_graph
     from .pretrained import load_pretrained as load_pretrained
     from .pretrained import save_pretrained as save_pretrained
+    from .rollout import FlareRollout as FlareRollout
+    from .rollout import RolloutState as RolloutState
+    from .rollout_config import RolloutConfig as RolloutConfig
     from .shipped import shipped_models as shipped_models
     from .statistics import Standardiser as Standardiser
     from .surrogate import FlareConnect as FlareConnect
@@ -25,6 +28,8 @@ _HOME = {
     "config": ("Architecture", "FlareConnectConfig"),
     "features": ("build_graph",),
     "pretrained": ("load_pretrained", "save_pretrained"),
+    "rollout": ("FlareRollout", "RolloutState"),
+    "rollout_config": ("RolloutConfig",),
     "shipped": ("shipped_models",),
     "statistics": ("Standardiser",),
     "surrogate": ("FlareConnect",),

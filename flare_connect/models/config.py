@@ -115,6 +115,19 @@ class Architecture:
         """S, costs between an anchor and a node; 0 without anchors."""
         return {"none": 0, "diffusion": len(self.anchor_scales)}.get(self.anchors, 1)
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Architecture":
+        """From JSON data; unknown keys are errors.
+
+        Raises:
+            ConfigError: on an unknown key.
+        """
+        data = dict(data)
+        if "anchor_scales" in data:
+            data["anchor_scales"] = tuple(data["anchor_scales"])
+        found: Architecture = build(cls, data, "architecture")
+        return found
+
     def _check_anchors(self) -> None:
         if self.anchors not in get_args(Anchoring):
             raise ConfigError(f"`anchors` must be one of {', '.join(get_args(Anchoring))}, got {self.anchors!r}")
@@ -242,18 +255,20 @@ class FlareConnectConfig:
             ConfigError: on an unknown or missing key.
         """
         data = dict(data)
-        sizes = dict(data.pop("architecture", {}))
-        if "anchor_scales" in sizes:
-            sizes["anchor_scales"] = tuple(sizes["anchor_scales"])
-        architecture = _build(Architecture, sizes, "architecture")
+        architecture = Architecture.from_dict(data.pop("architecture", {}))
         lists = {name: tuple(data.get(name, ())) for name in _TUPLES}
-        return _build(cls, data | {"architecture": architecture} | lists, "model")
+        return build(cls, data | {"architecture": architecture} | lists, "model")
 
 
 _TUPLES = ("directional", "loads")
 
 
-def _build(cls: type, data: dict[str, Any], what: str) -> Any:
+def build(cls: type, data: dict[str, Any], what: str) -> Any:
+    """A dataclass from its fields.
+
+    Raises:
+        ConfigError: on an unknown or missing key.
+    """
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in data:
         if key not in known:

@@ -26,11 +26,11 @@ class Standardiser(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))
 
-    def forward(self, x: Float[Tensor, "N W"]) -> Float[Tensor, "N W"]:
+    def forward(self, x: Float[Tensor, "*N W"]) -> Float[Tensor, "*N W"]:
         """To zero mean and unit spread."""
         return (x - self.mean) / self.std
 
-    def inverse(self, x: Float[Tensor, "N W"]) -> Float[Tensor, "N W"]:
+    def inverse(self, x: Float[Tensor, "*N W"]) -> Float[Tensor, "*N W"]:
         """Back to physical units."""
         return x * self.std + self.mean
 

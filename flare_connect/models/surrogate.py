@@ -1,36 +1,27 @@
 """FlareConnect: from a mesh and its conditions to the fields on it."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 
-from flare_connect.mesh import Mesh, MeshCache
-from flare_connect.nn import Anchors
-from flare_kernels import EdgePlan, Segments, spread
+from flare_connect.mesh import Mesh
+from flare_kernels import EdgePlan, spread
 
 from .boundary import Boundary, with_boundary
 from .config import FlareConnectConfig
-from .features import (
-    build_graph,
-    num_condition_features,
-    num_edge_features,
-    num_node_features,
-    num_standardised_features,
-    segments_of,
-)
+from .features import num_edge_features, segments_of
 from .loads import load_columns
-from .pretrained import load_pretrained, save_pretrained
+from .mesh_model import MeshModel, token_segments
 from .rank import rank_for
-from .statistics import Standardiser, typical_cost
+from .statistics import Standardiser
 from .trunk import Trunk
 
 
-class FlareConnect(nn.Module):
+class FlareConnect(MeshModel):
     """A surrogate: mesh in, fields out.
 
     Encoder → hybrid blocks → decoder. Statistics of the training data are buffers, so they travel with the weights
@@ -43,17 +34,13 @@ class FlareConnect(nn.Module):
     Source: FLARE (arXiv 2508.12594) with message passing and boundary tokens.
     """
 
+    kind = "FlareConnect"
+    config: FlareConnectConfig
+
     def __init__(self, config: FlareConnectConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, config)
         arch = config.architecture
-        self.num_standardised = num_standardised_features(config)
-        self.input_statistics = Standardiser(self.num_standardised)
-        self.condition_statistics = Standardiser(num_condition_features(config))
         self.output_statistics = Standardiser(sum(config.outputs.values()))
-        self.typical_cost: Tensor
-        if arch.num_scales:
-            self.register_buffer("typical_cost", torch.ones(arch.num_scales))
         self.columns = load_columns(config)
         self.trunk = Trunk(
             arch,
@@ -88,7 +75,8 @@ class FlareConnect(nn.Module):
         plan = None
         if arch.message_passing and graph.x.is_cuda:  # fused there; sorting would not pay on a CPU
             plan = EdgePlan.from_edges(graph.edge_index, segments.num_rows)
-        joint = segments.interleave(_token_segments(graph, segments)) if arch.boundary_tokens else None
+        boundary = graph.boundary_index if arch.boundary_tokens else None
+        joint = segments.interleave(token_segments(graph, segments)) if arch.boundary_tokens else None
         if joint is not None:
             joint.segments.with_indices()
         x, condition = self._standardised_inputs(graph.x), self.condition_statistics(graph.condition)
@@ -100,19 +88,15 @@ class FlareConnect(nn.Module):
             "x": x,
             "condition": condition,
             "loads": loads,
-            "boundary_index": graph.boundary_index if arch.boundary_tokens else None,
+            "boundary_index": boundary,
             "segments": segments,
             "joint": joint,
             "log_weights": graph.log_weight if arch.quadrature else None,
             "edge_index": graph.edge_index if arch.message_passing else None,
             "edge_attr": graph.edge_attr if arch.message_passing else None,
             "plan": plan,
-            "anchors": self._anchors(graph) if arch.num_scales else None,
+            "anchors": self._anchors(graph.cost, boundary) if arch.num_scales else None,
         }
-
-    def build_graph(self, mesh: Mesh, *, with_targets: bool = False, cache: MeshCache | None = None) -> Data:
-        """What the model reads of a mesh; see `features.build_graph`."""
-        return build_graph(mesh, self.config, with_targets=with_targets, cache=cache)
 
     @torch.no_grad()
     def predict(self, mesh: Mesh, *, boundary: Boundary | None = None, rank: int | None = None) -> dict[str, Tensor]:
@@ -161,72 +145,10 @@ class FlareConnect(nn.Module):
         """Set the standardisation from the graphs of the training split, and of no other."""
         graphs = list(graphs)
         # What is in proportion stays so: no load, no field.
-        self.condition_statistics.fit((graph.condition for graph in graphs), scaled=self.columns.meshes)
+        self.fit_inputs(graphs, self.columns.nodes, self.columns.meshes)
         in_proportion = range(len(self.output_statistics.mean)) if self.columns.count else ()
         self.output_statistics.fit((graph.y for graph in graphs), scaled=in_proportion)
-        if self.num_standardised:
-            first = num_node_features(self.config) - self.num_standardised
-            scaled = [column - first for column in self.columns.nodes]
-            self.input_statistics.fit((graph.x[:, first:] for graph in graphs), scaled=scaled)
-        if self.config.architecture.num_scales:
-            self.typical_cost.copy_(typical_cost(graphs))
-
-    def _anchors(self, graph: Data) -> Anchors:
-        tokens = None
-        if self.config.architecture.boundary_tokens:
-            tokens = graph.cost[graph.boundary_index].transpose(1, 2)
-        return Anchors(cost=graph.cost.transpose(1, 2), typical=self.typical_cost, token_cost=tokens)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.output_statistics.mean.device
-
-    @property
-    def num_parameters(self) -> int:
-        """Learned numbers."""
-        return sum(p.numel() for p in self.parameters())
-
-    def save_pretrained(self, folder: str | Path, *, provenance: dict[str, Any] | None = None) -> Path:
-        """Write `model.safetensors` and `config.json`.
-
-        Args:
-            folder: made if absent.
-            provenance: JSON data about the training (data set, error, command), kept beside the configuration.
-        """
-        return save_pretrained(self, self.config.to_dict(), folder, kind="FlareConnect", provenance=provenance)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> "FlareConnect":
-        """Read what `save_pretrained` wrote, or a model that comes with the package; nothing read can run code.
-
-        ```python
-        FlareConnect.from_pretrained("runs/brackets")  # a folder
-        FlareConnect.from_pretrained("unit-cells")     # one of `shipped_models()`
-        ```
-
-        Args:
-            folder: where the model lies; or, if nothing is at that path, the name of a shipped model.
-            device: where to put the weights.
-
-        Raises:
-            CheckpointError: if the folder is missing, incomplete, damaged or of a newer version.
-        """
-        config, weights = load_pretrained(folder, kind="FlareConnect")
-        model = cls(FlareConnectConfig.from_dict(config))
-        model.load_state_dict(weights)
-        return model.to(device).eval()
-
-    def _standardised_inputs(self, x: Tensor) -> Tensor:
-        if not self.num_standardised:
-            return x
-        return torch.cat([x[:, : -self.num_standardised], self.input_statistics(x[:, -self.num_standardised :])], dim=1)
-
-
-def _token_segments(graph: Data, segments: Segments) -> Segments:
-    if "boundary_lengths" in graph:
-        return Segments.from_lengths(graph.boundary_lengths, graph.x.device)
-    if segments.num_segments == 1:
-        return Segments.from_lengths([len(graph.boundary_index)], graph.x.device)
-    # The boundary nodes of a batch are sorted by mesh, so each mesh's count is a search away.
-    return Segments.from_ptr(torch.searchsorted(graph.boundary_index, segments.ptr))
+    def _of(cls, config: dict[str, Any]) -> "FlareConnect":
+        return cls(FlareConnectConfig.from_dict(config))

@@ -1,5 +1,6 @@
 """The learned part of a surrogate: standardised numbers in, standardised numbers out, nothing but tensors between."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,30 @@ from flare_kernels import EdgePlan, JointSegments, Segments, spread
 from .config import Architecture, Recompute
 
 
-class Trunk(nn.Module):
+class Stack(nn.Module):
+    """A stack of blocks, of which the backward pass may compute some again.
+
+    Attributes:
+        recompute: what the backward pass computes again instead of keeping it: "blocks" keeps the input of each block,
+            for about a third more time; "layers" keeps, within the block in hand, only the input of each perceptron.
+        stream: dtype of the points between blocks under autocast; None for that of the inputs.
+    """
+
+    recompute: Recompute = "nothing"
+    stream: torch.dtype | None = None
+
+    def _applied(self, block: Callable[..., Any], *args: Any) -> Any:
+        """`block(*args)`; where the backward pass is to compute again, only the arguments are kept."""
+        if self.recompute != "nothing" and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+        return block(*args)
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        """Of the points between blocks. They keep their precision under autocast, from the first block on."""
+        return (self.stream if torch.is_autocast_enabled(x.device.type) else None) or x.dtype
+
+
+class Trunk(Stack):
     """Encoder → hybrid blocks → decoder; what `torch.compile` sees of a model.
 
     Args:
@@ -36,15 +60,7 @@ class Trunk(nn.Module):
         outputs: columns predicted at each node.
         loads: L, loads at each node that go through apart from the rest; 0 for none.
         homogeneous: read out norms of the loads' answers too; see `LoadReadout`.
-
-    Attributes:
-        recompute: what the backward pass computes again instead of keeping it: "blocks" keeps the input of each block,
-            for about a third more time; "layers" keeps, within the block in hand, only the input of each perceptron.
-        stream: dtype of the points between blocks under autocast; None for that of the inputs.
     """
-
-    recompute: Recompute = "nothing"
-    stream: torch.dtype | None = None
 
     def __init__(
         self,
@@ -63,7 +79,7 @@ class Trunk(nn.Module):
         self.encode = ResidualMLP(features + conditions, 2 * arch.channels, arch.channels, num_layers=1)
         self.condition = ResidualMLP(conditions, arch.channels, arch.channels)
         self.tokens = BoundaryConditioner(features, arch.channels) if arch.boundary_tokens else None
-        self.blocks = nn.ModuleList(_block(arch, edge_features) for _ in range(arch.num_blocks))
+        self.blocks = nn.ModuleList(block_of(arch, edge_features) for _ in range(arch.num_blocks))
         self.norm = nn.LayerNorm(arch.channels)
         self.decode = self.enter = self.answer = None
         self.load_blocks = nn.ModuleList()
@@ -74,7 +90,7 @@ class Trunk(nn.Module):
                 LoadBlock(
                     arch.channels,
                     width,
-                    _attention(arch, value_channels=width),
+                    attention_of(arch, value_channels=width),
                     edge_features=edge_features,
                     num_rounds=arch.load_rounds,
                     mlp_ratio=arch.mlp_ratio,
@@ -130,9 +146,7 @@ class Trunk(nn.Module):
             rank=rank,
             recompute=self.recompute == "layers",
         )
-        # The residual stream keeps its precision under autocast, from the first block on.
-        stream = self.stream if torch.is_autocast_enabled(x.device.type) else None
-        h = self.encode(cat([x, spread(condition, segments)], dim=1)).to(stream or x.dtype)
+        h = self.encode(cat([x, spread(condition, segments)], dim=1)).to(self._dtype(x))
         u = None
         if self.enter is not None and loads is not None:
             u = self.enter(loads, h).to(h.dtype)
@@ -147,16 +161,9 @@ class Trunk(nn.Module):
         assert self.decode is not None
         return self.decode(h)
 
-    def _applied(self, block: nn.Module, *args: Any) -> Tensor:
-        """`block(*args)`; where the backward pass is to compute again, only the arguments are kept."""
-        if self.recompute != "nothing" and torch.is_grad_enabled():
-            kept: Tensor = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
-            return kept
-        found: Tensor = block(*args)
-        return found
 
-
-def _attention(arch: Architecture, *, value_channels: int | None = None) -> FlareAttention:
+def attention_of(arch: Architecture, *, value_channels: int | None = None) -> FlareAttention:
+    """The attention of an architecture."""
     make = partial(AnchoredFlare, num_scales=arch.num_scales) if arch.num_scales else FlareAttention
     return make(
         arch.channels,
@@ -170,10 +177,11 @@ def _attention(arch: Architecture, *, value_channels: int | None = None) -> Flar
     )
 
 
-def _block(arch: Architecture, edge_features: int) -> HybridBlock:
+def block_of(arch: Architecture, edge_features: int) -> HybridBlock:
+    """A hybrid block of an architecture."""
     return HybridBlock(
         arch.channels,
-        attention=_attention(arch) if arch.attention else None,
+        attention=attention_of(arch) if arch.attention else None,
         edge_features=edge_features,
         num_rounds=arch.num_rounds,
         condition_features=arch.channels,

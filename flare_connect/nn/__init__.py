@@ -13,6 +13,7 @@ from .conditioning import AdaptiveNorm, BoundaryConditioner
 from .gated import CausalState
 from .hybrid import BlockInputs, HybridBlock
 from .loads import LoadBlock, LoadEntry, LoadReadout, LoadStencil
+from .memory import MemoryBlock
 from .mesh_conv import MeshConv
 from .mlp import ResidualMLP
 
@@ -32,6 +33,7 @@ __all__ = [
     "LoadEntry",
     "LoadReadout",
     "LoadStencil",
+    "MemoryBlock",
     "MeshConv",
     "ResidualMLP",
 ]

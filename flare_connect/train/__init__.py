@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .evaluation import evaluate as evaluate
     from .losses import relative_l2 as relative_l2
     from .losses import relative_l2_loss as relative_l2_loss
+    from .rollout_config import RolloutTrainConfig as RolloutTrainConfig
+    from .rollout_config import SeriesConfig as SeriesConfig
+    from .rollout_config import UnrollConfig as UnrollConfig
     from .run import TrainResult as TrainResult
     from .run import fit as fit
 
@@ -20,6 +23,7 @@ _HOME = {
     "config": ("DataConfig", "OptimiserConfig", "TrainConfig"),
     "evaluation": ("FieldError", "compare", "evaluate"),
     "losses": ("relative_l2", "relative_l2_loss"),
+    "rollout_config": ("RolloutTrainConfig", "SeriesConfig", "UnrollConfig"),
     "run": ("TrainResult", "fit"),
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flare_connect.files import write_atomically
 
-from .module import SurrogateModule
+from .module import MeshModule
 
 
 class WarmAveraging(WeightAveraging):
@@ -93,7 +93,7 @@ class BestModel(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare, and export."""
-        assert isinstance(pl_module, SurrogateModule)
+        assert isinstance(pl_module, MeshModule)
         error = float(trainer.callback_metrics["val/rel_l2"])
         if trainer.sanity_checking or not error < self.best:
             return

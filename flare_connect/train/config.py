@@ -123,11 +123,10 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """A whole training run.
+class RunConfig:
+    """What every training run has.
 
     Args:
-        data: the data set.
         output: folder of the run: best model, last checkpoint, logs.
         model: sizes and switches of the model.
         optimiser: how it is trained.
@@ -138,7 +137,6 @@ class TrainConfig:
         progress: show a progress bar.
     """
 
-    data: DataConfig
     output: str
     model: Architecture = field(default_factory=Architecture)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -171,3 +169,22 @@ class TrainConfig:
             del data[key]
         del data["data"]["cache"]
         return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """A whole training run of a mesh surrogate.
+
+    Args:
+        data: the data set.
+        output: folder of the run: best model, last checkpoint, logs.
+        model: sizes and switches of the model.
+        optimiser: how it is trained.
+        seed: of the weights and of the order of samples.
+        accelerator: "auto", "cpu" or "gpu".
+        devices: GPUs or processes that share each step.
+        checkpoint_every: epochs between checkpoints to resume from.
+        progress: show a progress bar.
+    """
+
+    data: DataConfig

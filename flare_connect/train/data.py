@@ -1,8 +1,10 @@
 """Prepared meshes as batches of graphs: what is read when, in which order, and once only."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,11 +13,12 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from flare_connect.errors import InputError
-from flare_connect.mesh import MeshCache, MeshStore
-from flare_connect.models.config import Architecture, FlareConnectConfig
-from flare_connect.models.features import build_graph, collate
+from flare_connect.mesh import Mesh, MeshCache, MeshStore
+from flare_connect.models import Architecture, FlareConnect, FlareConnectConfig, FlareRollout, RolloutConfig
+from flare_connect.models.features import collate
 
 from .config import DataConfig
+from .rollout_config import RolloutTrainConfig, SeriesConfig
 
 
 class GraphDataset(Dataset):
@@ -24,23 +27,21 @@ class GraphDataset(Dataset):
     Args:
         store: the prepared data set.
         indices: samples of the split.
-        config: what the model reads and predicts.
+        build: from a mesh with what is predicted to its graph.
         in_memory: build every graph now, on all cores, with a progress bar, and keep it.
         progress: show that bar.
-        cache: where anchors and costs are kept.
     """
 
     def __init__(
         self,
         store: MeshStore,
         indices: Sequence[int],
-        config: FlareConnectConfig,
+        build: Callable[[Mesh], Data],
         *,
         in_memory: bool,
         progress: bool,
-        cache: MeshCache | None = None,
     ) -> None:
-        self.store, self.indices, self.config, self.cache = store, [int(i) for i in indices], config, cache
+        self.store, self.indices, self.build = store, [int(i) for i in indices], build
         self.kept: list[Data] | None = None
         if in_memory:
             # Threads: most of the time goes into factorisations and reading, which let others run meanwhile.
@@ -57,7 +58,7 @@ class GraphDataset(Dataset):
         return self.kept[position] if self.kept is not None else self._build(self.indices[position])
 
     def _build(self, index: int) -> Data:
-        return build_graph(self.store[index], self.config, with_targets=True, cache=self.cache)
+        return self.build(self.store[index])
 
 
 class EpochSampler(Sampler[int]):
@@ -83,33 +84,44 @@ class EpochSampler(Sampler[int]):
         return iter(torch.randperm(self.size, generator=generator).tolist())
 
 
-class MeshDataModule(L.LightningDataModule):
+class StoreDataModule(L.LightningDataModule):
     """Training and validation split of a prepared data set.
 
     Args:
         config: the data set and its fields.
-        architecture: of the model, because it decides what a graph holds.
+        model: from the data set and a sample of it to the model that is trained on it.
         seed: of the order of samples.
         progress: show a bar while graphs are built.
+
+    Attributes:
+        model: the model, its statistics those of the training split.
 
     Raises:
         StoreError: if the file is missing, damaged or lacks a split.
         InputError: if a field or set is not in the file.
     """
 
-    def __init__(self, config: DataConfig, architecture: Architecture, *, seed: int, progress: bool) -> None:
+    def __init__(
+        self,
+        config: DataConfig | SeriesConfig,
+        model: Callable[[MeshStore, int], FlareConnect | FlareRollout],
+        *,
+        seed: int,
+        progress: bool,
+    ) -> None:
         super().__init__()
         self.config, self.seed, self.progress = config, seed, progress
         self.store = MeshStore(config.path)
         splits = {name: self._split(name) for name in (config.train_split, config.val_split)}
-        self.model_config = resolve(self.store, int(splits[config.train_split][0]), config, architecture)
-        kept = MeshCache.beside(config.path) if config.cache and architecture.anchors != "none" else None
+        self.model = model(self.store, int(splits[config.train_split][0]))
+        anchored = self.model.reads.architecture.anchors != "none"
+        kept = MeshCache.beside(config.path) if config.cache and anchored else None
+        build = partial(self.model.build_graph, with_targets=True, cache=kept)
         self.train_set, self.val_set = (
-            GraphDataset(
-                self.store, indices, self.model_config, in_memory=config.in_memory, progress=progress, cache=kept
-            )
+            GraphDataset(self.store, indices, build, in_memory=config.in_memory, progress=progress)
             for indices in (splits[config.train_split], splits[config.val_split])
         )
+        self.model.fit_statistics(self.train_set[i] for i in range(len(self.train_set)))
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the training split, in an order given by seed and epoch."""
@@ -139,31 +151,73 @@ class MeshDataModule(L.LightningDataModule):
         return indices.tolist()
 
 
-def resolve(store: MeshStore, index: int, data: DataConfig, architecture: Architecture) -> FlareConnectConfig:
-    """The model's configuration, with the widths of its fields read off one sample.
+def surrogate_of(store: MeshStore, index: int, data: DataConfig, architecture: Architecture) -> FlareConnect:
+    """The model, with the widths of its fields read off one sample.
 
     Raises:
         InputError: if a field is not in the data set.
     """
     mesh = store[index]
-
-    def widths(names: Sequence[str], present: dict[str, torch.Tensor], kind: str, per_mesh: bool) -> dict[str, int]:
-        for name in names:
-            if name not in present:
-                known = ", ".join(map(repr, present)) or "none"
-                raise InputError(f"the data set has no {kind} {name!r}; it has: {known}")
-        return {name: present[name].numel() if per_mesh else present[name][0].numel() for name in names}
-
-    return FlareConnectConfig(
-        dim=mesh.pos.shape[1],
-        outputs=widths(data.outputs, mesh.point_data, "point field", False),
-        inputs=widths(data.inputs, mesh.point_data, "point field", False),
-        conditions=widths(data.conditions, mesh.global_data, "per-mesh number", True),
-        directional=tuple(data.directional),
-        boundary=dict(data.boundary),
-        harmonic=data.harmonic,
-        loads=tuple(data.loads),
-        response=data.response,
-        units={name: mesh.units[name] for name in data.outputs if name in mesh.units},
-        architecture=architecture,
+    return FlareConnect(
+        FlareConnectConfig(
+            dim=mesh.pos.shape[1],
+            outputs=_widths(data.outputs, mesh.point_data, "point field", lambda values: values[0].numel()),
+            response=data.response,
+            loads=tuple(data.loads),
+            units={name: mesh.units[name] for name in data.outputs if name in mesh.units},
+            architecture=architecture,
+            **_reads(mesh, data),
+        )
     )
+
+
+def rollout_of(store: MeshStore, index: int, config: RolloutTrainConfig) -> FlareRollout:
+    """The model, with the widths of its fields read off one sample.
+
+    Raises:
+        InputError: if a field is not in the data set, or is no series.
+    """
+    mesh, data = store[index], config.data
+    fields = _widths(data.fields, mesh.point_data, "point field", _series_width)
+    for name in fields:
+        frames = mesh.point_data[name].shape[1:2].numel()
+        if mesh.point_data[name].dim() < 2 or frames < data.window:
+            raise InputError(f"{name!r} must be a series [N, T, …] of at least `window` = {data.window} frames, got "
+                             f"{list(mesh.point_data[name].shape)}")  # fmt: skip
+    return FlareRollout(
+        RolloutConfig(
+            dim=mesh.pos.shape[1],
+            fields=fields,
+            history=config.history,
+            memory=config.memory,
+            units={name: mesh.units[name] for name in data.fields if name in mesh.units},
+            architecture=config.model,
+            **_reads(mesh, data),
+        )
+    )
+
+
+def _reads(mesh: Mesh, data: DataConfig | SeriesConfig) -> dict[str, Any]:
+    """What both kinds of models read."""
+    return {
+        "inputs": _widths(data.inputs, mesh.point_data, "point field", lambda values: values[0].numel()),
+        "conditions": _widths(data.conditions, mesh.global_data, "per-mesh number", torch.Tensor.numel),
+        "directional": tuple(data.directional),
+        "boundary": dict(data.boundary),
+        "harmonic": data.harmonic,
+    }
+
+
+def _widths(
+    names: Sequence[str], present: dict[str, torch.Tensor], kind: str, width: Callable[[torch.Tensor], int]
+) -> dict[str, int]:
+    for name in names:
+        if name not in present:
+            known = ", ".join(map(repr, present)) or "none"
+            raise InputError(f"the data set has no {kind} {name!r}; it has: {known}")
+    return {name: width(present[name]) for name in names}
+
+
+def _series_width(values: torch.Tensor) -> int:
+    """Of [N, T] and [N, T, width]."""
+    return values.shape[2:].numel()

@@ -5,6 +5,7 @@ import logging
 import platform
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from flare_connect.errors import ConfigError
 from flare_connect.files import remove_leftovers, write_atomically
 from flare_connect.mesh import MeshStore
-from flare_connect.models import FlareConnect
+from flare_connect.models import FlareConnect, FlareRollout
 
 from .callbacks import BestModel, History, Progress, WarmAveraging
 from .checkpoint import LastCheckpoint, SafeCheckpointIO
-from .config import TrainConfig
-from .data import MeshDataModule
-from .module import SurrogateModule
+from .config import RunConfig, TrainConfig
+from .data import StoreDataModule, rollout_of, surrogate_of
+from .module import MeshModule, SurrogateModule
+from .rollout_config import RolloutTrainConfig
+from .rollout_module import RolloutModule
 
 SETTINGS, METRICS, CHECKPOINTS = "train.json", "metrics.csv", "checkpoints"
 
@@ -41,14 +44,14 @@ class TrainResult:
     epochs_run: int
 
 
-def fit(config: TrainConfig, *, resume: bool = True) -> TrainResult:
-    """Train a surrogate, or go on with a run that was interrupted.
+def fit(config: TrainConfig | RolloutTrainConfig, *, resume: bool = True) -> TrainResult:
+    """Train a surrogate or a rollout, or go on with a run that was interrupted.
 
     A run that was killed at any moment is resumed from its last finished checkpoint by calling this again; on the
     CPU the final weights are those of an unbroken run.
 
     Args:
-        config: the run.
+        config: the run; its class says what is trained.
         resume: go on in a folder that holds a run with the same settings; otherwise such a folder is an error.
 
     Raises:
@@ -63,11 +66,8 @@ def fit(config: TrainConfig, *, resume: bool = True) -> TrainResult:
     for written in (folder, folder / CHECKPOINTS):
         remove_leftovers(written)
     L.seed_everything(config.seed, verbose=False)
-    data = MeshDataModule(config.data, config.model, seed=config.seed, progress=config.progress)
-    model = FlareConnect(data.model_config)
-    model.fit_statistics(data.train_set[i] for i in range(len(data.train_set)))
-    module = SurrogateModule(model, config.optimiser, config.seed)
-    provenance = {"train": config.to_dict(), "data": data.store.attrs, "parameters": model.num_parameters}
+    data, module = _prepared(config)
+    provenance = {"train": config.to_dict(), "data": data.store.attrs, "parameters": data.model.num_parameters}
     best = BestModel(folder, provenance | {"machine": _machine(config)})
     trainer = _trainer(config, folder, best)
     last = folder / CHECKPOINTS / "last.safetensors"
@@ -83,7 +83,23 @@ def fit(config: TrainConfig, *, resume: bool = True) -> TrainResult:
     return TrainResult(folder=folder, best_error=best.best, epochs_run=max(trainer.current_epoch - before, 0))
 
 
-def _trainer(config: TrainConfig, folder: Path, best: BestModel) -> L.Trainer:
+def _prepared(config: TrainConfig | RolloutTrainConfig) -> tuple[StoreDataModule, MeshModule]:
+    """Data, and the training steps of the model that fits them."""
+    module: MeshModule
+    if isinstance(config, RolloutTrainConfig):
+        make = partial(rollout_of, config=config)
+        data = StoreDataModule(config.data, make, seed=config.seed, progress=config.progress)
+        assert isinstance(data.model, FlareRollout)
+        module = RolloutModule(data.model, config.optimiser, config.seed, config.data, config.unroll)
+    else:
+        resolve = partial(surrogate_of, data=config.data, architecture=config.model)
+        data = StoreDataModule(config.data, resolve, seed=config.seed, progress=config.progress)
+        assert isinstance(data.model, FlareConnect)
+        module = SurrogateModule(data.model, config.optimiser, config.seed)
+    return data, module
+
+
+def _trainer(config: RunConfig, folder: Path, best: BestModel) -> L.Trainer:
     # The best model is exported while the averaged weights are swapped in, hence before the averaging swaps back.
     callbacks: list[L.Callback] = [best]
     if config.optimiser.ema_decay:
@@ -116,7 +132,7 @@ def _trainer(config: TrainConfig, folder: Path, best: BestModel) -> L.Trainer:
     )
 
 
-def _machine(config: TrainConfig) -> str:
+def _machine(config: RunConfig) -> str:
     on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
     name = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU"
     return f"{name}, torch {torch.__version__}"

@@ -100,6 +100,12 @@ def save(out: Path, rows: list[dict[str, Any]]) -> None:
     temporary.replace(out)
 
 
+def results(name: str, quick: bool) -> Path:
+    """Where the rows of a benchmark go unless something else is said."""
+    kind = "gpu" if torch.cuda.is_available() else "cpu"
+    return Path(__file__).parent / "results" / f"{name}_{kind}{'_quick' if quick else ''}.json"
+
+
 def _exp_rate(device: torch.device) -> float:
     from exponentials import TURNS, exp_kernel
 

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from . import reference
+from .autocast import as_autocast
 from .choice import choose_for_edges
 from .validation import check_device
 
@@ -172,9 +173,7 @@ def _ready(
 ) -> tuple[Tensor, Tensor, str]:
     """Both in the dtype of autocast, and the implementation to use, after everything was checked."""
     _check(source, target, edge_attr, weight, plan)
-    kind = source.device.type
-    if torch.is_autocast_enabled(kind) and source.dtype != torch.float64:
-        source, target = (x.to(torch.get_autocast_dtype(kind)) for x in (source, target))
+    source, target = as_autocast(source, target)
     return source, target, choose_for_edges(impl, source, edge_attr)
 
 

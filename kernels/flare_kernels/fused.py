@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .autocast import as_autocast
 from .segments import Segments
 from .triton_mixer import autograd
 from .triton_mixer.autograd import Plan, Scores, Settings, Tokens, rows_together
@@ -66,9 +67,7 @@ def mixer(
 
 def _ready(q: Tensor, k: Tensor, v: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor, float]:
     """Autocast as SDPA does it; one dtype for keys and values; a positive scale; dims next to each other."""
-    kind = k.device.type
-    if torch.is_autocast_enabled(kind):
-        k = k.to(torch.get_autocast_dtype(kind))
+    k = as_autocast(k)
     # The kernels take the largest product for the largest score, so the scale must be positive. Signs turn exactly.
     if scale < 0:
         q, scale = -q, -scale

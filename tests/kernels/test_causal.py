@@ -48,6 +48,24 @@ def test_against_the_definition(n, std, impl):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("impl", ["reference", "chunked"])
+def test_autocast_casts_keys_and_values_and_nothing_else(impl):
+    """Sums over the past keep their precision: with inputs in half precision the result is the same bit by bit."""
+    (q, k, v), weights = problem(100, dtype=torch.float32)
+    half = torch.bfloat16
+    call = lambda k, v: fk.causal_mixer(  # noqa: E731
+        q, k, v, scale=1.0, log_weights=weights, impl=impl, return_state=True
+    )
+    expected, state = call(k.to(half), v.to(half))
+    with torch.autocast("cpu", half):
+        found, last = call(k, v)
+    assert found.dtype == half
+    assert torch.equal(found, expected)
+    assert last.z.dtype == torch.float32
+    assert torch.equal(last.z, state.z)
+    assert torch.equal(last.lse, state.lse)
+
+
 @pytest.mark.parametrize("std", [1.0, 8.0, 40.0])
 def test_chunks_in_single_precision_are_as_exact_as_tokens_one_by_one(std):
     """The budget of every kernel here: twice the error of plain torch in the same dtype, plus one rounding."""

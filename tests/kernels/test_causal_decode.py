@@ -140,6 +140,17 @@ def check_tokens(case, device, dtype, **others):
     check_budget(one_by_one(x, "triton"), plain, whole(exact(x)), dtype)
 
 
+@pytest.mark.parametrize(("impl", "device"), IMPLS)
+def test_autocast_casts_keys_and_values_and_nothing_else(impl, device):
+    x = draw(Tokens(options=("log_weights", "q_decode", "k_decode")), device)
+    half = {name: each.bfloat16() if name in ("k", "v", "k_decode") else each for name, each in x.items()}
+    expected = one_by_one(half, impl)
+    with torch.autocast(device, torch.bfloat16):
+        found = one_by_one(x, impl)
+    assert found["y"].dtype == torch.bfloat16
+    assert_same(found, expected)
+
+
 @pytest.mark.parametrize(("case", "device", "dtype"), runs(EVERYWHERE, ON_GPU))
 def test_error_budget(case, device, dtype):
     check_tokens(case, device, dtype)

@@ -3,13 +3,17 @@
 Letters: B sequences, N tokens (packed over the batch), H heads, M latents a head, D head dim, Dv value dim.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..api import PRECISIONS
+from ..autocast import as_autocast
 from ..choice import choose
-from ..segments import Ptr, packed
+from ..segments import Ptr, Segments, packed
 from ..validation import check_choice, check_device, check_log_weights, check_points
 from . import reference
 from .chunked import CHUNK, chunked
@@ -57,8 +61,8 @@ def causal_mixer(
         precision: of the products of float32 inputs in Triton, as in `gather`.
 
     Returns:
-        Y, in the layout and the dtype of `v`; zero where nothing with weight came yet. With `return_state` also the
-        state, in float32 (float64 for float64 inputs).
+        Y, in the layout and the dtype of `v` (under autocast, in its dtype); zero where nothing with weight came yet.
+        With `return_state` also the state, in float32 (float64 for float64 inputs).
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit.
@@ -76,29 +80,40 @@ def causal_mixer(
     k_decode = k if k_decode is None else packed(k_decode, None, None, ptr)[0]
     check_points(q_decode, k_decode, v, segments)
     check_same_latents(q, q_decode)
-    dtype = torch.promote_types(torch.promote_types(k.dtype, v.dtype), torch.float32)
-    state = ready(initial_state, q, v, segments.num_segments, dtype)
+    k, v, k_decode = as_autocast(k, v, k_decode)
     if impl == "triton":
         choose(impl, k, v.shape[-1])  # says what stands in its way
         _check_alike(k, v, k_decode)
-        y, last = by_spans(q, k, v, segments, scale, log_weights, q_decode, k_decode, state, precision)
-        y = y if dense is None else y.view(*dense, *y.shape[1:])
-        return (y, last) if return_state else y
-    outputs, states = [], []
+    dtype = torch.promote_types(torch.promote_types(k.dtype, v.dtype), torch.float32)
+    state = ready(initial_state, q, v, segments.num_segments, dtype)
+    # The inputs are what autocast wants them to be; sums over all of the past keep their precision.
+    with torch.autocast(k.device.type, enabled=False):
+        if impl == "triton":
+            y, last = by_spans(q, k, v, segments, scale, log_weights, q_decode, k_decode, state, precision)
+        else:
+            along = reference.recurrent if impl == "reference" else partial(chunked, chunk=chunk)
+            y, last = _one_by_one(along, q, k, v, segments, scale, log_weights, q_decode, k_decode, state)
+    y = y if dense is None else y.view(*dense, *y.shape[1:])
+    return (y, last) if return_state else y
+
+
+def _one_by_one(
+    along: Callable[[Tensor, Tensor, Tensor, LatentState], tuple[Tensor, LatentState]],
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float, log_weights: Tensor | None, q_decode: Tensor,
+    k_decode: Tensor, initial: LatentState,
+) -> tuple[Tensor, LatentState]:  # fmt: skip
+    """Each sequence in plain torch, `along` it from scores, shares and values in the dtype of the state."""
+    dtype, outputs, states = initial.lse.dtype, [], []
     for b, rows in enumerate(segments.slices):
         s = scores(q, b, k[rows], scale, dtype)
         if log_weights is not None:
             s = s + log_weights[rows].to(dtype)[:, None, None]
         p = torch.softmax(scores(q_decode, b, k_decode[rows], scale, dtype), dim=-1)
-        given = s, p, v[rows].to(dtype), state.of(slice(b, b + 1))
-        y, last = reference.recurrent(*given) if impl == "reference" else chunked(*given, chunk)
+        y, last = along(s, p, v[rows].to(dtype), initial.of(slice(b, b + 1)))
         outputs.append(y)
         states.append(last)
-    y = torch.cat(outputs).to(v.dtype)
-    y = y if dense is None else y.view(*dense, *y.shape[1:])
-    if not return_state:
-        return y
-    return y, LatentState(torch.cat([each.lse for each in states]), torch.cat([each.z for each in states]))
+    last = LatentState(torch.cat([each.lse for each in states]), torch.cat([each.z for each in states]))
+    return torch.cat(outputs).to(v.dtype), last
 
 
 def scores(

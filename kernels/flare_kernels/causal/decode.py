@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..autocast import as_autocast
 from ..choice import choose_for_token
 from ..validation import check_device, check_log_weights
 from . import reference
@@ -43,7 +44,8 @@ def decode_step(
             in Triton's interpreter so far.
 
     Returns:
-        Y of the token, in the dtype of `v`. No gradients: for training there is `causal_mixer`.
+        Y of the token, in the dtype of `v` (under autocast, in its dtype). No gradients: for training there is
+        `causal_mixer`.
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, or `impl` cannot run them.
@@ -58,19 +60,21 @@ def decode_step(
         _check_tokens("_decode", q_decode, k_decode, v)
         check_same_latents(q, q_decode)
     check_state(state, q, v, len(k))
+    k, v, k_decode = as_autocast(k, v, k_decode)
     inputs = {"q": q, "k": k, "v": v, "q_decode": q_decode, "k_decode": k_decode}
     if choose_for_token(impl, inputs, *state) == "triton":
         reads = {"q_decode": q_decode, "k_decode": k_decode} if apart else {}
         return _in_one_launch(q, k, v, log_weights, state, scale, **reads)
     dtype = state.lse.dtype
-    s = _scores(q, k, scale, dtype)
-    if log_weights is not None:
-        s = s + log_weights.to(dtype)[:, None, None]
-    p = torch.softmax(_scores(q_decode, k_decode, scale, dtype), dim=-1)
-    lse, z = reference.advanced(state.lse, state.z, s, v.to(dtype))
-    state.lse.copy_(lse)
-    state.z.copy_(z)
-    return torch.einsum("bhm,bhmd->bhd", p, z).to(v.dtype)
+    with torch.autocast(k.device.type, enabled=False):  # as in `causal_mixer`
+        s = _scores(q, k, scale, dtype)
+        if log_weights is not None:
+            s = s + log_weights.to(dtype)[:, None, None]
+        p = torch.softmax(_scores(q_decode, k_decode, scale, dtype), dim=-1)
+        lse, z = reference.advanced(state.lse, state.z, s, v.to(dtype))
+        state.lse.copy_(lse)
+        state.z.copy_(z)
+        return torch.einsum("bhm,bhmd->bhd", p, z).to(v.dtype)
 
 
 def _in_one_launch(

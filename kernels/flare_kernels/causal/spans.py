@@ -1,5 +1,8 @@
 """Causal FLARE on its kernels: the states of spans of tokens, the running softmax over them, and what tokens read."""
 
+from weakref import WeakKeyDictionary
+
+import torch
 from torch import Tensor
 
 from ..api import gather
@@ -35,7 +38,23 @@ def by_spans(
 
 
 def cut(segments: Segments, size: int) -> tuple[Segments, Segments]:
-    """Spans of at most `size` tokens, none across two sequences; and which of them each sequence has."""
+    """Spans of at most `size` tokens, none across two sequences; and which of them each sequence has.
+
+    Made once for each `segments`: their offsets are copied to the device, for which the host waits, and which no CUDA
+    graph may hold.
+    """
+    if torch.compiler.is_compiling():
+        return _cut(segments, size)
+    known = _known.setdefault(segments, {})
+    if size not in known:
+        known[size] = _cut(segments, size)
+    return known[size]
+
+
+_known: WeakKeyDictionary[Segments, dict[int, tuple[Segments, Segments]]] = WeakKeyDictionary()
+
+
+def _cut(segments: Segments, size: int) -> tuple[Segments, Segments]:
     counts = [-(-length // size) for length in segments.lengths]
     lengths = [min(size, length - first) for length in segments.lengths for first in range(0, length, size)]
     device = segments.ptr.device

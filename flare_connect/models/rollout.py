@@ -1,0 +1,279 @@
+"""FlareRollout: from the frames of fields on a mesh to the next ones."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from flare_connect.errors import InputError
+from flare_connect.mesh import Mesh, MeshCache
+from flare_connect.nn import CausalState
+
+from .boundary import Boundary, with_boundary
+from .features import num_condition_features, num_edge_features, num_node_features
+from .mesh_model import MeshModel
+from .rollout_config import RolloutConfig
+from .statistics import Standardiser
+from .stepper import Stepper
+from .unrolled import Unrolled
+
+
+class RolloutState(NamedTuple):
+    """Everything that a rollout knows of the past; of the same size however long that is.
+
+    Attributes:
+        recent: the last k − 1 frames before the next to be given, in physical units.
+        memories: what the latents of each block have read.
+    """
+
+    recent: Float[Tensor, "N K1 V"]
+    memories: tuple[CausalState, ...]
+
+
+class FlareRollout(MeshModel):
+    """A surrogate in time: fields on a mesh at past steps in, the next steps out.
+
+    `u_{t+1} = u_t + σ · f(u_t, u_t − u_{t−1}, …, memory)`, f being hybrid blocks on the mesh within a step and
+    block-causal attention across the steps. All given steps are gone through at once; what comes after needs the last
+    frames and a memory of fixed size, so that a rollout takes the same time and memory at every step.
+
+    ```python
+    model = FlareRollout(RolloutConfig(dim=2, fields={"temperature": 1}, conditions={"conductivity": 1}))
+    frames = model.rollout(mesh, {"temperature": first}, 100)["temperature"]  # [N, 100]
+    ```
+
+    Args:
+        config: what is read and stepped, and the architecture.
+
+    Good values: see `RolloutConfig` and `Architecture`.
+    Source: FLARE (arXiv 2508.12594) with a running softmax over steps; changes instead of fields: MeshGraphNets,
+    arXiv 2010.03409.
+    """
+
+    kind = "FlareRollout"
+    config: RolloutConfig
+
+    def __init__(self, config: RolloutConfig) -> None:
+        super().__init__(config, config.reads)
+        arch = config.architecture
+        self.frame_statistics = Standardiser(config.width)
+        self.change_scale: Tensor
+        self.register_buffer("change_scale", torch.ones(config.width))
+        self.trunk = Stepper(
+            arch,
+            features=num_node_features(config.reads) + config.history * config.width,
+            edge_features=num_edge_features(config.reads) if arch.message_passing else 0,
+            conditions=num_condition_features(config.reads),
+            outputs=config.width,
+            memory=config.memory,
+        )
+
+    def forward(
+        self,
+        graph: Data,
+        frames: Float[Tensor, "N T V"],
+        *,
+        state: RolloutState | None = None,
+        rank: int | None = None,
+        unrolled: Unrolled | None = None,
+    ) -> tuple[Float[Tensor, "N T V"], RolloutState]:
+        """For each given frame the one after it, as the frames so far tell it.
+
+        Args:
+            graph: what `build_graph` makes, or a PyG batch of it.
+            frames: T frames one after another, in physical units.
+            state: what is known from frames before these; None at the beginning. Gradients flow through it.
+            rank: latents to use; None for all.
+            unrolled: `Unrolled.of(graph, T, …)` where the same graph comes again.
+
+        Returns:
+            The frame after each of the given ones, and what is known after the last.
+        """
+        num_steps, back = frames.shape[1], self.config.history - 1
+        if unrolled is None:
+            unrolled = Unrolled.of(graph, num_steps, self.reads.architecture)
+        recent = frames[:, :1].expand(-1, back, -1) if state is None else state.recent
+        known = torch.cat([recent, frames], dim=1)
+        seen = [self.frame_statistics(frames)]
+        change = known.diff(dim=1) / self.change_scale
+        seen += [change[:, back - 1 - j : back - 1 - j + num_steps] for j in range(back)]
+        x = torch.cat([self._standardised_inputs(graph.x)[unrolled.nodes], unrolled.points(torch.cat(seen, 2))], 1)
+        anchors = None if unrolled.cost is None else self._anchors(unrolled.cost, unrolled.tokens)
+        condition = self.condition_statistics(graph.condition)
+        memories = None if state is None else state.memories
+        found, memories = self.trunk(x, condition, unrolled, anchors=anchors, state=memories, rank=rank)
+        after = frames + self.change_scale * unrolled.frames(found.to(frames.dtype))
+        return after, RolloutState(known[:, known.shape[1] - back :], memories)
+
+    def build_graph(self, mesh: Mesh, *, with_targets: bool = False, cache: MeshCache | None = None) -> Data:
+        """What the model reads of a mesh; with targets also its `frames` [N, T, V]."""
+        graph = super().build_graph(mesh, cache=cache)
+        if with_targets:
+            graph.frames = self.frames_of(mesh.point_data)
+        return graph
+
+    def frames_of(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "N T V"]:
+        """Fields as frames.
+
+        Args:
+            fields: name → [N, T, width], or [N, T] of one component; one frame is [N, width] or [N].
+
+        Raises:
+            InputError: if a field is missing, of another width, or of other frames than the rest.
+        """
+        columns = []
+        for name, width in self.config.fields.items():
+            if name not in fields:
+                known = ", ".join(map(repr, fields)) or "none"
+                raise InputError(f"the model steps {name!r}, which is not among the fields given: {known}")
+            values = fields[name]
+            series = values.unsqueeze(-1) if width == 1 and values.dim() < 3 else values
+            series = series.unsqueeze(1) if series.dim() == 2 else series
+            if series.dim() != 3 or series.shape[2] != width:
+                raise InputError(
+                    f"{name!r} must be [N, T, {width}], or [N, {width}] for one frame, got {list(values.shape)}"
+                )
+            columns.append(series.float())
+        if len({each.shape[:2] for each in columns}) > 1:
+            sizes = {name: list(each.shape[:2]) for name, each in zip(self.config.fields, columns, strict=True)}
+            raise InputError(f"fields must have the same nodes and frames, got {sizes}")
+        return torch.cat(columns, dim=2)
+
+    def fit_statistics(self, graphs: Iterable[Data]) -> None:
+        """Set the standardisation from the graphs of the training split, which have `frames`, and of no other.
+
+        Raises:
+            InputError: if no graph has two frames.
+        """
+        graphs = list(graphs)
+        self.fit_inputs(graphs)
+        self.frame_statistics.fit(graph.frames.flatten(0, 1) for graph in graphs)
+        series = [graph.frames for graph in graphs if graph.frames.shape[1] > 1]
+        if not series:
+            raise InputError("the training split holds no two frames in a row: there is no change to learn")
+        changes = Standardiser(self.config.width)
+        changes.fit((each.diff(dim=1).flatten(0, 1) for each in series), scaled=range(self.config.width))
+        self.change_scale.copy_(changes.std)
+
+    def frames_after(
+        self,
+        mesh: Mesh,
+        initial: Mapping[str, Tensor] | None = None,
+        *,
+        boundary: Boundary | None = None,
+        rank: int | None = None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """The next frames one by one, without end; memory does not grow.
+
+        Args:
+            mesh: a mesh with the inputs and sets that the configuration names.
+            initial: the frames so far, as `frames_of` takes them; None for those of the mesh.
+            boundary: as in `FlareConnect.predict`.
+            rank: latents to use; None for all.
+
+        Yields:
+            Output name → [N] or [N, width], float32, on the CPU.
+
+        Raises:
+            InputError: if mesh or frames do not fit the model.
+        """
+        if boundary is not None:
+            mesh = with_boundary(mesh, self.reads, boundary)
+        given = self.frames_of(mesh.point_data if initial is None else initial)
+        if len(given) != mesh.num_nodes or not given.shape[1]:
+            raise InputError(
+                f"frames must be of the mesh's {mesh.num_nodes} nodes and at least one, got {list(given.shape[:2])}"
+            )
+        if not torch.isfinite(given).all():
+            raise InputError("the initial frames hold numbers that are not finite: mend them, or leave nodes out")
+        graph = self.build_graph(mesh).to(self.device)
+        with torch.no_grad():
+            known, state = self(graph, given.to(self.device), rank=rank)
+        # Without what only the first call needed: all of its steps.
+        frame, state = known[:, -1:].clone(), _own(state)
+        del known
+        unrolled = Unrolled.of(graph, 1, self.reads.architecture)
+        while True:
+            yield self.split_fields(frame[:, 0].cpu())
+            with torch.no_grad():  # around the call and not around the caller
+                frame, state = self(graph, frame, state=state, rank=rank, unrolled=unrolled)
+
+    def rollout(
+        self,
+        mesh: Mesh,
+        initial: Mapping[str, Tensor] | None,
+        steps: int,
+        *,
+        boundary: Boundary | None = None,
+        rank: int | None = None,
+        every: int = 1,
+        progress: bool = False,
+    ) -> dict[str, Tensor]:
+        """Frames that follow on those given, in physical units.
+
+        Args:
+            mesh: a mesh with the inputs and sets that the configuration names.
+            initial: the frames so far, as `frames_of` takes them; None for those of the mesh.
+            steps: frames to come.
+            boundary: as in `FlareConnect.predict`.
+            rank: latents to use; None for all.
+            every: keep one frame of so many, the last of them; for all without keeping any, see `frames_after`.
+            progress: show a bar.
+
+        Returns:
+            Field name → [N, T] or [N, T, width], float32, on the CPU, with T = steps // every.
+
+        Raises:
+            InputError: if a number is not positive, or mesh or frames do not fit the model.
+        """
+        for name, value in (("steps", steps), ("every", every)):
+            if value < 1:
+                raise InputError(f"`{name}` must be at least 1, got {value}")
+        kept: dict[str, list[Tensor]] = {name: [] for name in self.config.fields}
+        coming, finite = self.frames_after(mesh, initial, boundary=boundary, rank=rank), True
+        for count in tqdm(range(1, steps + 1), desc="rollout", unit="step", disable=not progress, leave=False):
+            frame = next(coming)
+            if finite and not all(torch.isfinite(values).all() for values in frame.values()):
+                finite = False
+                warnings.warn(
+                    f"frame {count} of the rollout is not finite: it has left what the model was trained on; train on "
+                    "its own predictions (`pushforward`), or roll out for fewer steps",
+                    stacklevel=2,
+                )
+            if count % every == 0:
+                for name, values in frame.items():
+                    kept[name].append(values)
+        empty = torch.zeros(mesh.num_nodes, 0)
+        return {name: torch.stack(each, 1) if each else empty for name, each in kept.items()}
+
+    def split_fields(self, frame: Float[Tensor, "... V"]) -> dict[str, Tensor]:
+        """Columns of frames by name; a field of one component has no axis of its own."""
+        parts = frame.split(list(self.config.fields.values()), dim=-1)
+        return {
+            name: part.squeeze(-1) if part.shape[-1] == 1 else part
+            for name, part in zip(self.config.fields, parts, strict=True)
+        }
+
+    @classmethod
+    def _of(cls, config: dict[str, Any]) -> "FlareRollout":
+        return cls(RolloutConfig.from_dict(config))
+
+
+def _own(state: RolloutState) -> RolloutState:
+    """A state that keeps nothing else in memory."""
+
+    def own(held: Any) -> Any:
+        if isinstance(held, Tensor):
+            return held.clone()
+        if isinstance(held, tuple):
+            parts = [own(each) for each in held]
+            return type(held)(*parts) if hasattr(held, "_fields") else tuple(parts)
+        return held
+
+    found: RolloutState = own(state)
+    return found

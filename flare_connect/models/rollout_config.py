@@ -1,0 +1,88 @@
+"""What a model of time series is, as plain data."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from flare_connect.errors import ConfigError
+
+from .config import Architecture, FlareConnectConfig, build
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """A model that steps fields on a mesh through time.
+
+    Args:
+        dim: space dimension of the meshes, 2 or 3; a line is a curve in the plane.
+        fields: point fields that are stepped, and their widths, in order.
+        history: k, frames that are read for the next one: the last, and k − 1 changes before it.
+        memory: latents remember all frames before these, see `flare_connect.nn.MemoryBlock`.
+        inputs: point fields that stay (a material, a source), and their widths.
+        conditions: per-mesh numbers (`global_data`): parameters of the equation, and the time from frame to frame
+            where it differs from series to series.
+        directional: as in `FlareConnectConfig`.
+        boundary: as in `FlareConnectConfig`.
+        harmonic: as in `FlareConnectConfig`.
+        units: of the fields.
+        architecture: sizes and switches; those of loads do nothing here.
+
+    Raises:
+        ConfigError: if a number is out of range, nothing is stepped, or a setting would do nothing.
+
+    Good values: `history` 1 with memory, 2 where a field has a velocity of its own (waves).
+    """
+
+    dim: int
+    fields: dict[str, int]
+    history: int = 1
+    memory: bool = True
+    inputs: dict[str, int] = field(default_factory=dict)
+    conditions: dict[str, int] = field(default_factory=dict)
+    directional: tuple[str, ...] = ()
+    boundary: dict[str, str] = field(default_factory=dict)
+    harmonic: str = ""
+    units: dict[str, str] = field(default_factory=dict)
+    architecture: Architecture = field(default_factory=Architecture)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work or would do nothing."""
+        if self.history < 1:
+            raise ConfigError(f"`history` must be at least 1, got {self.history}")
+        if not self.fields:
+            raise ConfigError("`fields` is empty: name at least one point field to step through time")
+        if self.architecture.load_rounds or self.architecture.load_channels is not None:
+            raise ConfigError("`load_rounds` and `load_channels` do nothing in a rollout: leave them out")
+        _ = self.reads  # checks the rest
+
+    @cached_property
+    def reads(self) -> FlareConnectConfig:
+        """What its graphs hold of a mesh."""
+        return FlareConnectConfig(
+            dim=self.dim, outputs=self.fields, inputs=self.inputs, conditions=self.conditions,
+            directional=self.directional, boundary=self.boundary, harmonic=self.harmonic, units=self.units,
+            architecture=self.architecture,
+        )  # fmt: skip
+
+    @property
+    def width(self) -> int:
+        """V, columns of a frame."""
+        return sum(self.fields.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return dataclasses.asdict(self) | {"directional": list(self.directional)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RolloutConfig":
+        """From JSON data; unknown keys are errors.
+
+        Raises:
+            ConfigError: on an unknown or missing key.
+        """
+        data = dict(data)
+        architecture = Architecture.from_dict(data.pop("architecture", {}))
+        directional = tuple(data.get("directional", ()))
+        found: RolloutConfig = build(cls, data | {"architecture": architecture, "directional": directional}, "rollout")
+        return found

@@ -1,0 +1,119 @@
+"""The learned part of a rollout: frames in, the change to the next frame out."""
+
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor, cat, nn
+
+from flare_connect.nn import (
+    Anchors,
+    BlockCausalFlare,
+    BlockInputs,
+    BoundaryConditioner,
+    CausalState,
+    MemoryBlock,
+    ResidualMLP,
+)
+from flare_kernels import spread
+
+from .config import Architecture
+from .trunk import Stack, block_of
+from .unrolled import Unrolled
+
+# Steps back that count at first: of the first block and of the last, and evenly on a logarithmic scale between.
+_STEPS_BACK = 32.0, 1.0
+
+
+class Stepper(Stack):
+    """Encoder → blocks → decoder, where a block is a hybrid block within each step and a memory across the steps.
+
+    Args:
+        arch: sizes and switches.
+        features: F, width of the node features, those of the frames included.
+        edge_features: E, width of the edge features; 0 without message passing.
+        conditions: G, per-mesh numbers.
+        outputs: V, columns of a frame.
+        memory: whether there are memories.
+    """
+
+    def __init__(
+        self, arch: Architecture, *, features: int, edge_features: int, conditions: int, outputs: int, memory: bool
+    ) -> None:
+        super().__init__()
+        self.encode = ResidualMLP(features + conditions, 2 * arch.channels, arch.channels, num_layers=1)
+        self.condition = ResidualMLP(conditions, arch.channels, arch.channels)
+        self.tokens = BoundaryConditioner(features, arch.channels) if arch.boundary_tokens else None
+        self.blocks = nn.ModuleList(block_of(arch, edge_features) for _ in range(arch.num_blocks))
+        self.memories = nn.ModuleList()
+        if memory:
+            first, last = _STEPS_BACK
+            shares = [i / max(1, arch.num_blocks - 1) for i in range(arch.num_blocks)]
+            self.memories.extend(_memory_of(arch, first * (last / first) ** share) for share in shares)
+        self.norm = nn.LayerNorm(arch.channels)
+        self.decode = nn.Linear(arch.channels, outputs)
+
+    def forward(
+        self,
+        x: Float[Tensor, "TN F"],
+        condition: Float[Tensor, "B G"],
+        unrolled: Unrolled,
+        *,
+        anchors: Anchors | None = None,
+        state: tuple[CausalState, ...] | None = None,
+        rank: int | None = None,
+    ) -> tuple[Float[Tensor, "TN V"], tuple[CausalState, ...]]:
+        """Changes at the points, and what memories hold after the last step.
+
+        Args:
+            x: features of the points.
+            condition: per-mesh numbers.
+            unrolled: where the points are.
+            anchors: where latents sit; only for anchored attention.
+            state: what memories held before.
+            rank: latents to use; None for all.
+        """
+        steps, sequences = unrolled.steps, unrolled.sequences
+        embedded = self.condition(condition).index_select(0, sequences.batch)
+        inputs = BlockInputs(
+            segments=steps,
+            log_weights=unrolled.log_weights,
+            edge_index=unrolled.edge_index,
+            edge_attr=unrolled.edge_attr,
+            plan=unrolled.plan,
+            tokens=None if self.tokens is None or unrolled.tokens is None else self.tokens(x[unrolled.tokens]),
+            token_segments=unrolled.joint,
+            anchors=anchors,
+            condition=embedded,
+            rank=rank,
+            recompute=self.recompute == "layers",
+        )
+        h = self.encode(cat([x, spread(condition.index_select(0, sequences.batch), steps)], dim=1)).to(self._dtype(x))
+        after = []
+        for i, block in enumerate(self.blocks):
+            h = self._applied(block, h, inputs)
+            if len(self.memories):
+                remember = partial(
+                    self._remembered, i, unrolled, anchors=anchors, condition=embedded, rank=rank,
+                    state=None if state is None else state[i],
+                )  # fmt: skip
+                h, held = self._applied(remember, h)
+                after.append(held)
+        return self.decode(self.norm(h.to(x.dtype))), tuple(after)
+
+    def _remembered(
+        self, i: int, unrolled: Unrolled, h: Tensor, *, anchors: Anchors | None, condition: Tensor, rank: int | None,
+        state: CausalState | None,
+    ) -> tuple[Tensor, CausalState]:  # fmt: skip
+        y, held = self.memories[i](
+            h, unrolled.steps, unrolled.sequences, anchors=anchors, log_weights=unrolled.log_weights,
+            condition=condition, state=state, rank=rank, recompute=self.recompute == "layers",
+        )  # fmt: skip
+        return y.to(h.dtype), held
+
+
+def _memory_of(arch: Architecture, steps_back: float) -> MemoryBlock:
+    attention = BlockCausalFlare(
+        arch.channels, num_heads=arch.num_heads, num_latents=arch.num_latents, queries=arch.queries,
+        num_kv_layers=arch.num_kv_layers, num_scales=arch.num_scales,
+    )  # fmt: skip
+    return MemoryBlock(arch.channels, attention, steps_back=steps_back, condition_features=arch.channels)

@@ -1,0 +1,129 @@
+"""What a training run of a rollout is, as plain data."""
+
+from dataclasses import dataclass, field
+
+from flare_connect.errors import ConfigError
+
+from .config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesConfig:
+    """The prepared data set of series, and which of its fields are stepped and read.
+
+    Args:
+        path: prepared data set (HDF5) whose point fields to step are series [N, T] or [N, T, width], each of as many
+            frames.
+        fields: point fields that are stepped.
+        inputs: point fields that stay and are read.
+        conditions: per-mesh numbers that the model reads (parameters of the equation, time from frame to frame).
+        directional: as in `DataConfig`.
+        boundary: as in `DataConfig`.
+        harmonic: as in `DataConfig`.
+        train_split: split to train on.
+        val_split: split to validate on by rollouts, and to choose the best weights by.
+        batch_size: series a step.
+        window: frames of a training sample; its first is drawn anew each step.
+        initial: frames that a validation rollout is given.
+        in_memory: compute the graphs once and keep them; switch off for data larger than memory.
+        cache: keep anchors and costs in the folder `<path>.cache`, so that the next run reads them.
+        num_workers: processes that make graphs in the background when they are not kept in memory.
+
+    Good values: a `window` of 8 to 32 frames.
+    """
+
+    path: str
+    fields: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    directional: tuple[str, ...] = ()
+    boundary: dict[str, str] = field(default_factory=dict)
+    harmonic: str = ""
+    train_split: str = "train"
+    val_split: str = "val"
+    batch_size: int = 8
+    window: int = 8
+    initial: int = 1
+    in_memory: bool = True
+    cache: bool = False
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work or would do nothing."""
+        if not self.fields:
+            raise ConfigError("`data.fields` is empty: name at least one point field to step")
+        for name, least in (("batch_size", 1), ("window", 2), ("initial", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"`data.{name}` must be at least {least}, got {getattr(self, name)}")
+        if self.num_workers < 0 or (self.in_memory and self.num_workers):
+            raise ConfigError(
+                f"`data.num_workers` is {self.num_workers}, but does nothing while `data.in_memory` is on: "
+                "set it to 0 or switch `in_memory` off"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnrollConfig:
+    """How a rollout learns to live with its own errors.
+
+    A step of training predicts all frames of a window at once from the true ones. Then, up to `own_steps` times, it
+    does so again from what it has just predicted: after d times each frame follows on d predictions in a row.
+
+    Args:
+        own_steps: most predictions in a row before the one that is learned; how many is drawn anew each step. 0 is
+            teacher forcing.
+        through: let gradients flow through all of these predictions (unrolled training) instead of only the last
+            (pushforward), for as much more memory and time.
+        noise: standard deviation of what is added to the frames that are read, in units of the usual change from frame
+            to frame; the frame to predict stays true.
+
+    Good values: `own_steps` 2 to 4, or noise 0.1 where there is time for neither.
+    Source: pushforward, arXiv 2202.03376; noise, arXiv 2010.03409.
+    """
+
+    own_steps: int = 2
+    through: bool = False
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work or would do nothing."""
+        if self.own_steps < 0 or self.noise < 0:
+            raise ConfigError(
+                f"`unroll.own_steps` and `unroll.noise` must not be negative, got {self.own_steps} and {self.noise}"
+            )
+        if self.through and not self.own_steps:
+            raise ConfigError("`unroll.through` does nothing with `unroll.own_steps` = 0: raise that, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutTrainConfig(RunConfig):
+    """A whole training run of a rollout.
+
+    Args:
+        data: the series.
+        output: folder of the run: best model, last checkpoint, logs.
+        history: frames that are read for the next one, see `RolloutConfig`.
+        memory: latents remember all frames before, see `RolloutConfig`.
+        unroll: how the model learns to live with its own errors.
+        model: sizes and switches of the model.
+        optimiser: how it is trained.
+        seed: of the weights and of the order of samples.
+        accelerator: "auto", "cpu" or "gpu".
+        devices: GPUs or processes that share each step.
+        checkpoint_every: epochs between checkpoints to resume from.
+        progress: show a progress bar.
+    """
+
+    data: SeriesConfig
+    history: int = 1
+    memory: bool = True
+    unroll: UnrollConfig = field(default_factory=UnrollConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        super().__post_init__()
+        if self.unroll.own_steps > self.data.window - 2:
+            raise ConfigError(
+                f"`unroll.own_steps` must be at most `data.window` − 2 = {self.data.window - 2}, got "
+                f"{self.unroll.own_steps}: a window has no more frames to follow on"
+            )

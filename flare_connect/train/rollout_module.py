@@ -1,0 +1,91 @@
+"""The training step of rollouts, for Lightning."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from flare_connect.models import FlareRollout
+from flare_connect.models.features import segments_of
+from flare_connect.models.unrolled import Unrolled
+
+from .config import OptimiserConfig
+from .losses import relative_l2, relative_l2_loss
+from .module import MeshModule
+from .rollout_config import SeriesConfig, UnrollConfig
+
+
+class RolloutModule(MeshModule):
+    """Training on windows of series, from true frames and from the model's own; validation by rollouts.
+
+    Args:
+        model: its statistics already fitted.
+        config: optimiser and schedule.
+        seed: of the run; random numbers of a step follow from it, the epoch and the step.
+        data: the window, and frames that a validation rollout is given.
+        unroll: how the model learns to live with its own errors.
+    """
+
+    def __init__(
+        self, model: FlareRollout, config: OptimiserConfig, seed: int, data: SeriesConfig, unroll: UnrollConfig
+    ) -> None:
+        super().__init__(model, model.config.fields, config, seed)
+        self.window, self.initial, self.unroll = data.window, data.initial, unroll
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one window of a batch of series."""
+        first = int(torch.randint(batch.frames.shape[1] - self.window + 1, ()))
+        depth = int(torch.randint(self.unroll.own_steps + 1, ()))
+        window = batch.frames[:, first : first + self.window]
+        loss = window_loss(self.model, batch, window, self.unroll, depth, self._drawn_rank())
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=batch.num_graphs, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Relative L2 of each field in physical units, over all frames of a rollout."""
+        frames, model = batch.frames, self.model
+        known, state = model(batch, frames[:, : self.initial])
+        found = [known[:, -1:]]
+        unrolled = Unrolled.of(batch, 1, model.reads.architecture)
+        while len(found) < frames.shape[1] - self.initial:
+            frame, state = model(batch, found[-1], state=state, unrolled=unrolled)
+            found.append(frame)
+        truth = frames[:, self.initial :]
+        segments = segments_of(batch)
+        errors = [relative_l2(guess[:, 0].float(), truth[:, t], segments, self.widths) for t, guess in enumerate(found)]
+        self._errors.append(torch.stack(errors).mean(0))
+
+
+def window_loss(
+    model: FlareRollout,
+    batch: Batch,
+    window: Float[Tensor, "N W V"],
+    unroll: UnrollConfig,
+    depth: int,
+    rank: int | None = None,
+) -> Float[Tensor, ""]:
+    """Mean relative error of standardised frames, each after so many of the model's own.
+
+    Args:
+        model: in training.
+        batch: graphs.
+        window: true frames.
+        unroll: noise, and whether gradients flow through all predictions.
+        depth: predictions in a row that a frame follows on.
+        rank: latents to use; None for all.
+    """
+    given, truth = window[:, :-1], window[:, 1:]
+    if unroll.noise:
+        given = given + unroll.noise * model.change_scale * torch.randn_like(given)
+    unrolled = Unrolled.of(batch, given.shape[1], model.reads.architecture)
+    read = given
+    for _ in range(depth):
+        with torch.set_grad_enabled(unroll.through and torch.is_grad_enabled()):
+            guess, _ = model(batch, read, rank=rank, unrolled=unrolled)
+        read = torch.cat([given[:, :1], guess[:, :-1]], dim=1)
+    guess, _ = model(batch, read, rank=rank, unrolled=unrolled)
+    # The first frames follow on fewer predictions than the rest.
+    standard, late = model.frame_statistics, slice(depth, None)
+    prediction, target = (standard(frames[:, late].float()).flatten(1) for frames in (guess, truth))
+    widths = list(model.config.fields.values()) * (given.shape[1] - depth)
+    return relative_l2_loss(prediction, target, segments_of(batch), widths)

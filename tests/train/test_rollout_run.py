@@ -1,0 +1,147 @@
+"""Training of rollouts: it learns, resumes, unrolls as it says, and refuses what does not fit."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures_series import FRAMES, heat, rollout_config, write_heat
+from safetensors.torch import load_file
+
+from flare_connect.errors import ConfigError, InputError
+from flare_connect.mesh import MeshStore
+from flare_connect.models import Architecture, FlareRollout, RolloutConfig
+from flare_connect.models.features import collate
+from flare_connect.train import UnrollConfig, fit
+from flare_connect.train.rollout_module import RolloutModule, window_loss
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("series") / "heat.h5"
+    write_heat(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    return fit(rollout_config(data, tmp_path_factory.mktemp("runs") / "heat", epochs=20))
+
+
+def errors_of(guess, truth):
+    """Relative L2 of each frame."""
+    return (guess - truth).norm(dim=0) / truth.norm(dim=0)
+
+
+def test_a_run_learns_what_follows(trained, data):
+    """Far better than that nothing changes; and the error that a run reports is that of rollouts."""
+    model, store = FlareRollout.from_pretrained(trained.folder), MeshStore(data)
+    errors, idle = [], []
+    for i in store.split("val"):
+        series = store[int(i)].point_data["temperature"]
+        guess = model.rollout(store[int(i)], {"temperature": series[:, :1]}, FRAMES - 1)["temperature"]
+        errors.append(errors_of(guess, series[:, 1:]).mean())
+        idle.append(errors_of(series[:, :1].expand(-1, FRAMES - 1), series[:, 1:]).mean())
+    assert torch.stack(errors).mean() == pytest.approx(trained.best_error, rel=1e-3)
+    assert trained.best_error < 0.5 * torch.stack(idle).mean()
+    assert model.config.units == {"temperature": "K"}
+
+
+def test_an_interrupted_run_ends_as_an_unbroken_one(data, tmp_path, monkeypatch):
+    whole = fit(rollout_config(data, tmp_path / "whole", epochs=3))
+    step = RolloutModule.training_step
+
+    def breaks(self, batch, batch_idx):
+        if self.current_epoch == 1 and batch_idx == 2:
+            raise RuntimeError("interrupted")
+        return step(self, batch, batch_idx)
+
+    broken = rollout_config(data, tmp_path / "broken", epochs=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(RolloutModule, "training_step", breaks)
+        with pytest.raises(RuntimeError, match="interrupted"):
+            fit(broken)
+    resumed = fit(broken)
+    assert resumed.epochs_run == 2
+    assert resumed.best_error == whole.best_error
+    one, other = (load_file(Path(run.folder) / "checkpoints/last.safetensors") for run in (whole, resumed))
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not different
+
+
+@pytest.fixture
+def window():
+    """A model whose past counts, a batch of two meshes and their frames."""
+    torch.manual_seed(0)
+    small = Architecture(channels=16, num_blocks=2, num_heads=4, num_latents=4)
+    model = FlareRollout(RolloutConfig(dim=2, fields={"temperature": 1}, architecture=small))
+    for name, p in model.named_parameters():
+        if "gate" in name:
+            torch.nn.init.normal_(p)
+    graphs = [model.build_graph(heat(side, seed), with_targets=True) for side, seed in ((6, 0), (7, 1))]
+    model.fit_statistics(graphs)
+    return model, collate(graphs), torch.cat([graph.frames for graph in graphs])[:, :6]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_frames_follow_on_so_many_predictions(window, depth):
+    """As one by one: the frame t + 1 from a rollout that was given the frames up to t − depth.
+
+    Without a memory: with one, the frames before are predictions too, which is what a rollout remembers.
+    """
+    model, batch, frames = window
+    model.trunk.memories = torch.nn.ModuleList()
+    found = window_loss(model, batch, frames, UnrollConfig(own_steps=3), depth)
+    guesses = []
+    for t in range(depth, frames.shape[1] - 1):
+        frame = frames[:, t - depth : t - depth + 1]
+        for _ in range(depth + 1):
+            frame, _ = model(batch, frame)
+        guesses.append(frame)
+    standard = model.frame_statistics
+    guess, truth = (standard(x) for x in (torch.cat(guesses, 1), frames[:, depth + 1 :]))
+    parts = [errors_of(g[..., 0], t[..., 0]).mean() for g, t in zip(guess.split((36, 49)), truth.split((36, 49)),
+                                                                   strict=True)]  # fmt: skip
+    torch.testing.assert_close(found, torch.stack(parts).mean(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_gradients_flow_through_own_predictions_only_if_asked(window, through):
+    """Of a window of three frames with one prediction between, the first frame is read by that prediction alone."""
+    model, batch, frames = window
+    model.trunk.memories = torch.nn.ModuleList()
+    given = frames[:, :3].clone().requires_grad_()
+    window_loss(model, batch, given, UnrollConfig(own_steps=1, through=through), 1).backward()
+    assert (given.grad[:, 0].abs().max() > 0) == through
+
+
+def test_noise_is_in_what_is_read_and_not_in_what_is_learned(window):
+    """A model that changes nothing is off by what the truth changes and by the noise, together."""
+    model, batch, frames = window
+    torch.nn.init.zeros_(model.trunk.decode.weight)
+    torch.nn.init.zeros_(model.trunk.decode.bias)
+    still = frames[:, :1].expand(-1, 6, -1).contiguous()
+    assert window_loss(model, batch, still, UnrollConfig(), 0) < 1e-5
+    noise = window_loss(model, batch, still, UnrollConfig(noise=0.5), 0)
+    expected = 0.5 * model.change_scale / model.frame_statistics.std
+    size = torch.stack([model.frame_statistics(part).square().mean().sqrt() for part in still[:, 0].split((36, 49))])
+    torch.testing.assert_close(noise, (expected / size).mean(), rtol=0.1, atol=0.0)
+
+
+def test_what_does_not_fit_is_refused_before_work_starts(data, tmp_path):
+    with pytest.raises(InputError, match=re.escape("at least `window` = 13 frames, got [64, 12]")):
+        fit(rollout_config(data, tmp_path / "a", window=13))
+    with pytest.raises(InputError, match="no point field 'pressure'; it has: 'temperature'"):
+        fit(rollout_config(data, tmp_path / "b", fields=("pressure",)))
+    with pytest.raises(ConfigError, match=r"`unroll\.own_steps` must be at most `data\.window` − 2 = 1, got 2"):
+        rollout_config(data, tmp_path / "c", window=3)
+    with pytest.raises(ConfigError, match=r"`unroll\.through` does nothing"):
+        UnrollConfig(own_steps=0, through=True)
+    with pytest.raises(ConfigError, match="must not be negative"):
+        UnrollConfig(noise=-0.1)
+    for name, least in (("window", 2), ("batch_size", 1), ("initial", 1)):
+        with pytest.raises(ConfigError, match=f"`data.{name}` must be at least {least}, got 0"):
+            rollout_config(data, tmp_path / "d", **{name: 0})
