@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flare_kernels import LatentState, Segments, causal_mixer, decode_step
+from flare_kernels.autocast import as_autocast
 from flare_kernels.segments import Ptr
 
 from .causal_conv import CausalConv
@@ -136,6 +137,7 @@ class CausalFlare(GatedLayer):
         def read(part: str, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
             rates = None
             if self.fading is not None:
+                k = as_autocast(k)  # places must be whole numbers in the dtype that keys will have
                 rates, column = self._rates(self.fading, q, k.dtype)
                 q, k, more = _timed(column, q, k, segments, **more)
             y, last = causal_mixer(
@@ -175,7 +177,7 @@ class CausalFlare(GatedLayer):
             before: LatentState = getattr(state, part)
             y = decode_step(q, k, v, before, scale=self.scale, **more)
             if self.fading is not None:
-                before.lse.sub_(self._rates(self.fading, q, k.dtype)[0])
+                before.lse.sub_(self._rates(self.fading, q, as_autocast(k).dtype)[0])
             return y
 
         return self._mix(x, u, rank, False, read)

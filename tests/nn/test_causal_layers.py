@@ -239,6 +239,20 @@ def test_places_are_exact_in_half_precision(device):
     assert (torch.cat([first, rest]) - y).norm() < 0.01 * y.norm()
 
 
+@pytest.mark.parametrize("num_kv_layers", [-1, 1])
+def test_places_are_exact_under_autocast(num_kv_layers, device):
+    """Linear keys come in bfloat16 there, those of a perceptron in float32."""
+    made, x = layer(CausalFlare, device, fading=True, num_kv_layers=num_kv_layers).float(), points(700, device).float()
+    with torch.no_grad():
+        made.fading.copy_(torch.full_like(made.fading, 0.02).log())
+    expected = made(x)
+    with torch.autocast(device.type, torch.bfloat16):
+        y, state = made(x[:699], return_state=True)
+        last = made.step(x[699:], state)
+    assert (torch.cat([y, last]) - expected).norm() < 0.03 * expected.norm()
+    assert (last - expected[699:]).norm() < 0.1 * expected[699:].norm()
+
+
 def test_latents_begin_with_rates_of_every_size():
     """The first few alone too."""
     rates = CausalFlare(C, num_heads=H, num_latents=64, fading=True).fading.detach().exp()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flare_connect.nn import CausalFlare
 from flare_connect.nn.causal import _timed
 from flare_kernels import Segments, causal_mixer
+from flare_kernels.autocast import as_autocast
 
 FLARE = "FLARE"
 SOFTMAX = "softmax"
@@ -67,6 +68,7 @@ class FoldedFlare(CausalFlare):
 
         def read(part: str, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
             if self.fading is not None:
+                k = as_autocast(k)
                 q, k, more = _timed(self._rates(self.fading, q, k.dtype)[1], q, k, segments, **more)
             if (apart := more.pop("q_decode", None)) is not None:
                 more |= {"q_decode": apart.repeat(batch, 1, 1), "k_decode": fold(more.pop("k_decode"))}
