@@ -16,6 +16,7 @@ import random
 import sys
 import sysconfig
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -59,8 +60,7 @@ class Decoder(nn.Module):
 
     def read(self, tokens: Tensor) -> Tensor:
         """What the model makes of each token, `[B, L, C]`."""
-        # Layers along time take sequences packed one after another, of any lengths; here all have one.
-        segments = Segments.uniform(*tokens.shape, tokens.device)
+        segments = of_one_length(*tokens.shape, tokens.device)
         x = self.embedding(tokens.flatten())
         for block in self.blocks:
             x = x + block.mixer(block.norm1(x), segments)
@@ -78,6 +78,12 @@ class Decoder(nn.Module):
     def scores(self, x: Tensor) -> Tensor:
         """By the products with the embedding of each token."""
         return F.linear(self.norm(x), self.embedding.weight)
+
+
+@cache
+def of_one_length(count: int, length: int, device: torch.device) -> Segments:
+    """Layers along time take sequences packed one after another. Made once: kernels keep what they derive from it."""
+    return Segments.uniform(count, length, device)
 
 
 class Block(nn.Module):

@@ -71,12 +71,13 @@ def test_steps_choose_what_the_whole_sequence_chooses_from_a_state_of_one_size(s
         made = decoder(study, name)
         states = [block.mixer.initial_state(2) for block in made.blocks]
         sizes = shapes(states)
-        tokens = torch.randint(256, (2, 1))
+        tokens, steps = torch.randint(256, (2, 1)), []
         for _ in range(40):
-            scores = made.step(tokens[:, -1], states)
-            torch.testing.assert_close(scores, made(tokens)[:, -1], rtol=1e-3, atol=1e-3)
-            tokens = torch.cat([tokens, scores.argmax(-1, keepdim=True)], dim=1)
-        assert torch.equal(made(tokens)[:, :-1].argmax(-1), tokens[:, 1:])
+            steps.append(made.step(tokens[:, -1], states))
+            tokens = torch.cat([tokens, steps[-1].argmax(-1, keepdim=True)], dim=1)
+        whole = made(tokens[:, :-1])
+        torch.testing.assert_close(torch.stack(steps, 1), whole, rtol=1e-3, atol=1e-3)
+        assert torch.equal(whole.argmax(-1), tokens[:, 1:])
         assert shapes(states) == sizes
 
 

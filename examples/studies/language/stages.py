@@ -48,7 +48,7 @@ class Sizes:
     recall_cases: tuple[tuple[int, int], ...] = (
         (64, 4), (64, 16), (128, 8), (128, 32), (256, 16), (256, 64), (512, 64),
     )  # fmt: skip
-    recall_rates: tuple[float, ...] = (1e-3, 3e-3)
+    recall_rates: tuple[float, ...] = (3e-3, 1e-3)
     recall_steps: int = 4_000
     recall_tokens: int = 32_768
     vocabulary: int = 8_192
