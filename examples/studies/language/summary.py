@@ -64,7 +64,7 @@ def _text(rows: Sequence[Row]) -> str:
         body.append([
             model, best[0]["num_latents"] or NOTHING, f"{best[0]['params']:,}",
             _spread([row["bits_per_byte"] for row in best]), f"{rate:g} ({len(rates)})",
-            f"{statistics.median(row['ms'] for row in best):.1f}", _short(best[0]["norm_median"]),
+            _milliseconds(best), _short(best[0]["norm_median"]),
             _short(best[0]["norm_max"]),
         ])  # fmt: skip
     return _grid(head, body)
@@ -144,6 +144,13 @@ def _spread(values: Sequence[float | None]) -> str:
         return "not finite"
     mean = f"{statistics.mean(known):.3f}"
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.3f}"
+
+
+def _milliseconds(rows: Sequence[Row]) -> str:
+    """A CPU has other work beside, and tells no times."""
+    if any("CPU" in row["machine"] for row in rows):
+        return NOTHING
+    return f"{statistics.median(row['ms'] for row in rows):.1f}"
 
 
 def _short(value: float | None) -> str:
