@@ -1,13 +1,16 @@
 """FLARE along sequences of tokens: a token reads itself and what came before."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flare_kernels import LatentState, causal_mixer, decode_step
+from flare_kernels import LatentState, Segments, causal_mixer, decode_step
+from flare_kernels.autocast import as_autocast
 from flare_kernels.segments import Ptr
 
 from .causal_conv import CausalConv
@@ -32,6 +35,10 @@ class CausalFlare(GatedLayer):
     and they can do less: there each latent gets a query of its own, here the scores `q_m·k_t` of a token stay a
     combination of the D coordinates of the fixed queries.
 
+    Fading: a running softmax weighs a token by what it is and not by how long ago it was, so what comes new counts for
+    less and less. With `fading` each latent forgets at a rate of its own, `z_tm = Σ_{τ≤t} softmax_{τ≤t}(s·q_m·k_τ + b_τ
+    − λ_m (t − τ)) v_τ`, so that some hold what was just said and others the whole.
+
     Args:
         channels: C, width of the tokens.
         num_heads: H; must divide C.
@@ -43,14 +50,16 @@ class CausalFlare(GatedLayer):
         output_gate: "sigmoid" or "silu" of a linear map of the tokens, times what they have read; None for none.
         write_gate: a learned log-weight of each token, `b_t = logsigmoid(u_t w)`, one for all heads.
         conv_width: W, tokens that keys, values and write gate are made of, `u = x + conv(x)`; 0 for the token alone.
+        fading: whether latents forget, at learned rates λ that begin between 1/1000 and 1 a token.
         impl: implementation, see `flare_kernels.causal_mixer`.
 
     Raises:
         ConfigError: if the numbers do not fit.
 
-    Good values: 8 heads, 64 latents, D = C/H of 16 or 32, normalised and with separate decode; a convolution of 4.
+    Good values: 8 heads, 64 latents, D = C/H of 16 or 32, normalised and with separate decode; for language a
+    convolution of 4, an output gate and fading.
     Source: FLARE, arXiv 2508.12594; gates: gated linear attention, arXiv 2312.06635; convolution: Mamba, arXiv
-    2312.00752; adapted queries: after FLARE++, arXiv 2608.11519.
+    2312.00752; adapted queries: after FLARE++, arXiv 2608.11519; fading: the linear biases of ALiBi, arXiv 2108.12409.
     """
 
     def __init__(
@@ -66,6 +75,7 @@ class CausalFlare(GatedLayer):
         output_gate: Gate | None = None,
         write_gate: bool = False,
         conv_width: int = 0,
+        fading: bool = False,
         impl: str = "auto",
     ) -> None:
         super().__init__(
@@ -84,6 +94,11 @@ class CausalFlare(GatedLayer):
         self.decode_gate = None
         if queries == "adapted" and separate_decode:
             self.decode_gate = nn.Parameter(torch.zeros(num_heads, 1))
+        self.fading = None
+        if fading:
+            # Any number of the first latents covers the range evenly: multiples of the golden ratio do.
+            share = torch.arange(num_latents) * 0.6180340 % 1
+            self.fading = nn.Parameter((-math.log(1000) * share).repeat(num_heads, 1))
 
     @property
     def _num_recent(self) -> int:
@@ -120,10 +135,20 @@ class CausalFlare(GatedLayer):
         after: dict[str, LatentState] = {}
 
         def read(part: str, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
-            y, after[part] = causal_mixer(
+            rates = None
+            if self.fading is not None:
+                k = as_autocast(k)  # places must be whole numbers in the dtype that keys will have
+                rates, column = self._rates(self.fading, q, k.dtype)
+                q, k, more = _timed(column, q, k, segments, **more)
+            y, last = causal_mixer(
                 q, k, v, scale=self.scale, ptr=segments, impl=self.impl, return_state=True,
                 initial_state=None if state is None else getattr(state, part), **more,
             )  # fmt: skip
+            if rates is not None:
+                # Seen from the token that comes next, wherever that is.
+                lengths = segments.ptr.diff()[:, None, None].to(last.lse.dtype)
+                last = last._replace(lse=last.lse - lengths * rates.to(last.lse.dtype))
+            after[part] = last
             return y
 
         y = self._mix(x, u, rank, recompute, read)
@@ -149,7 +174,11 @@ class CausalFlare(GatedLayer):
         u = x if self.conv is None or state.recent is None else self.conv.step(x, state.recent)
 
         def read(part: str, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
-            return decode_step(q, k, v, getattr(state, part), scale=self.scale, **more)
+            before: LatentState = getattr(state, part)
+            y = decode_step(q, k, v, before, scale=self.scale, **more)
+            if self.fading is not None:
+                before.lse.sub_(self._rates(self.fading, q, as_autocast(k).dtype)[0])
+            return y
 
         return self._mix(x, u, rank, False, read)
 
@@ -171,3 +200,29 @@ class CausalFlare(GatedLayer):
         q = normalised(self.latents[:, :rank], self.normalise)
         y = read("latents", q, k, v, log_weights=weights, q_decode=q_decode, k_decode=k_decode)
         return self._given_out(x, y)
+
+    def _rates(self, fading: Tensor, q: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """λ [H, M]; and as coordinates of queries, rounded as these are where they meet keys of this dtype."""
+        wide = torch.promote_types(dtype, torch.float32)
+        column = (fading[:, : q.shape[1]].to(wide).exp() / self.scale).to(dtype)
+        return self.scale * column.to(wide), column
+
+
+def _timed(
+    column: Tensor, q: Tensor, k: Tensor, segments: Segments, q_decode: Tensor | None = None,
+    k_decode: Tensor | None = None, **more: Any,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
+    """Queries and keys with the place of tokens among their coordinates, so that `s·q_m·k_t` gains λ_m t."""
+    places = torch.arange(len(k), device=k.device) - segments.ptr.index_select(0, segments.batch)
+    # In half precision a place is written in digits: whole numbers end at 256 in bfloat16.
+    base = 256 if k.dtype in (torch.float16, torch.bfloat16) else 2**24
+    num_digits = 1
+    while base**num_digits < max(segments.lengths, default=0):
+        num_digits += 1
+    digits = torch.stack([places // base**i % base for i in range(num_digits)], dim=-1).to(k.dtype)
+    columns = torch.stack([column * float(base) ** i for i in range(num_digits)], dim=-1).to(q.dtype)
+    timed = torch.cat([k, digits[:, None].expand(-1, k.shape[1], -1)], dim=-1)
+    # What tokens read does not depend on when they do.
+    more["q_decode"] = F.pad(q if q_decode is None else q_decode, (0, num_digits))
+    more["k_decode"] = timed if k_decode is None else F.pad(k_decode, (0, num_digits))
+    return torch.cat([q, columns], dim=-1), timed, more

@@ -20,9 +20,18 @@ VARIANTS = {
     "silu": {"output_gate": "silu"},
     "write": {"write_gate": True},
     "conv": {"conv_width": 3},
+    "fading": {"fading": True},
+    "fading and tied": {"fading": True, "separate_decode": False, "qk_norm": False},
     "adapted": {"queries": "adapted"},
     "adapted and tied": {"queries": "adapted", "separate_decode": False},
-    "all": {"queries": "adapted", "output_gate": "silu", "write_gate": True, "conv_width": 4, "num_kv_layers": -1},
+    "all": {
+        "queries": "adapted",
+        "output_gate": "silu",
+        "write_gate": True,
+        "conv_width": 4,
+        "num_kv_layers": -1,
+        "fading": True,
+    },
 }
 variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 
@@ -40,10 +49,13 @@ def by_definition(made, x, options):
         else 0 * u[:, 0]
     )
 
+    rates = made.fading.exp()[..., None] if "fading" in options else 0.0
+
     def read(q, k, v, q_decode, k_decode):
         outputs = []
         for t in range(len(x)):
-            share = (scale * torch.einsum("hmd,nhd->hmn", q, k[: t + 1]) + b[: t + 1]).softmax(-1)
+            age = torch.arange(t, -1, -1, dtype=x.dtype, device=x.device)
+            share = (scale * torch.einsum("hmd,nhd->hmn", q, k[: t + 1]) + b[: t + 1] - rates * age).softmax(-1)
             z = torch.einsum("hmn,nhd->hmd", share, v[: t + 1])
             p = (scale * torch.einsum("hmd,hd->hm", q_decode, k_decode[t])).softmax(-1)
             outputs.append(torch.einsum("hm,hmd->hd", p, z))
@@ -211,6 +223,44 @@ def test_half_precision_keeps_its_memory_in_float32(device):
     assert {part.dtype for part in (*state.latents, *state.seeds)} == {torch.float32}
     # Weights, keys, values and outputs are rounded to 2⁻⁹; what comes of it stays well below a tenth.
     assert (torch.cat([y, last]).double() - expected).norm() < 0.05 * expected.norm()
+
+
+def test_places_are_exact_in_half_precision(device):
+    """Farther than whole numbers go there; and from a state as in one piece."""
+    made, x = layer(CausalFlare, device, fading=True), points(700, device)
+    with torch.no_grad():
+        made.fading.copy_(torch.full_like(made.fading, 0.02).log())
+    expected = made(x)
+    made.bfloat16()
+    y = made(x.bfloat16())
+    assert (y.double() - expected).norm() < 0.03 * expected.norm()
+    first, state = made(x[:500].bfloat16(), return_state=True)
+    rest = made(x[500:].bfloat16(), state=state)
+    assert (torch.cat([first, rest]) - y).norm() < 0.01 * y.norm()
+
+
+@pytest.mark.parametrize("num_kv_layers", [-1, 1])
+def test_places_are_exact_under_autocast(num_kv_layers, device):
+    """Linear keys come in bfloat16 there, those of a perceptron in float32."""
+    made, x = layer(CausalFlare, device, fading=True, num_kv_layers=num_kv_layers).float(), points(700, device).float()
+    with torch.no_grad():
+        made.fading.copy_(torch.full_like(made.fading, 0.02).log())
+    expected = made(x)
+    with torch.autocast(device.type, torch.bfloat16):
+        y, state = made(x[:699], return_state=True)
+        last = made.step(x[699:], state)
+    assert (torch.cat([y, last]) - expected).norm() < 0.03 * expected.norm()
+    assert (last - expected[699:]).norm() < 0.1 * expected[699:].norm()
+
+
+def test_latents_begin_with_rates_of_every_size():
+    """The first few alone too."""
+    rates = CausalFlare(C, num_heads=H, num_latents=64, fading=True).fading.detach().exp()
+    for few in (4, 8, 64):
+        assert rates[:, :few].max() == 1
+        assert 1e-3 < rates[:, :few].min() < 1e-2
+        spaced = rates[0, :few].log10().sort().values.diff()
+        assert spaced.max() < 4 * 3 / few
 
 
 def test_convolution_against_torch(device):
