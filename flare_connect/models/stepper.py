@@ -20,9 +20,6 @@ from .config import Architecture
 from .trunk import Stack, block_of
 from .unrolled import Unrolled
 
-# Steps back that count at first: of the first block and of the last, and evenly on a logarithmic scale between.
-_STEPS_BACK = 32.0, 1.0
-
 
 class Stepper(Stack):
     """Encoder → blocks → decoder, where a block is a hybrid block within each step and a memory across the steps.
@@ -46,9 +43,7 @@ class Stepper(Stack):
         self.blocks = nn.ModuleList(block_of(arch, edge_features) for _ in range(arch.num_blocks))
         self.memories = nn.ModuleList()
         if memory:
-            first, last = _STEPS_BACK
-            shares = [i / max(1, arch.num_blocks - 1) for i in range(arch.num_blocks)]
-            self.memories.extend(_memory_of(arch, first * (last / first) ** share) for share in shares)
+            self.memories.extend(_memory_of(arch) for _ in range(arch.num_blocks))
         self.norm = nn.LayerNorm(arch.channels)
         self.decode = nn.Linear(arch.channels, outputs)
 
@@ -111,9 +106,9 @@ class Stepper(Stack):
         return y.to(h.dtype), held
 
 
-def _memory_of(arch: Architecture, steps_back: float) -> MemoryBlock:
+def _memory_of(arch: Architecture) -> MemoryBlock:
     attention = BlockCausalFlare(
         arch.channels, num_heads=arch.num_heads, num_latents=arch.num_latents, queries=arch.queries,
-        num_kv_layers=arch.num_kv_layers, num_scales=arch.num_scales,
+        num_kv_layers=arch.num_kv_layers, num_scales=arch.num_scales, fading=True,
     )  # fmt: skip
-    return MemoryBlock(arch.channels, attention, steps_back=steps_back, condition_features=arch.channels)
+    return MemoryBlock(arch.channels, attention, condition_features=arch.channels)

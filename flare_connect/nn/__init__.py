@@ -10,6 +10,7 @@ from .block_causal import BlockCausalFlare
 from .causal import CausalFlare
 from .causal_conv import CausalConv
 from .conditioning import AdaptiveNorm, BoundaryConditioner
+from .fading import Fading
 from .gated import CausalState
 from .hybrid import BlockInputs, HybridBlock
 from .loads import LoadBlock, LoadEntry, LoadReadout, LoadStencil
@@ -27,6 +28,7 @@ __all__ = [
     "CausalConv",
     "CausalFlare",
     "CausalState",
+    "Fading",
     "FlareAttention",
     "HybridBlock",
     "LoadBlock",

@@ -1,5 +1,6 @@
 """FLARE along time steps of many points: a point sees its own step and all steps before."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -7,13 +8,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flare_kernels import Cost, LatentState, Segments, block_causal_mixer, gather, scatter
+from flare_kernels.autocast import as_autocast
 from flare_kernels.causal.state import States, running
 from flare_kernels.segments import Ptr
 
 from .anchored import Anchors, decay_costs, first_decays
+from .fading import Fading, places_in
 from .gated import CausalState, Gate, GatedLayer
 from .latents import Queries, normalised
 from .mlp import applied
+
+# Steps that the slowest latents remember at first.
+_LONGEST = 32.0
 
 
 class BlockCausalFlare(GatedLayer):
@@ -42,6 +48,7 @@ class BlockCausalFlare(GatedLayer):
         output_gate: "sigmoid" or "silu" of a linear map of the points, times what they have read; None for none.
         write_gate: a learned log-weight of each point, `logsigmoid(x w)`, one for all heads.
         num_scales: S of the costs of anchored latents; 0 for latents that sit nowhere.
+        fading: whether latents forget, at learned rates λ that begin between 1/32 and 1 a step, see `Fading`.
         impl: implementation, see `flare_kernels.block_causal_mixer`.
 
     Raises:
@@ -65,6 +72,7 @@ class BlockCausalFlare(GatedLayer):
         output_gate: Gate | None = None,
         write_gate: bool = False,
         num_scales: int = 0,
+        fading: bool = False,
         impl: str = "auto",
     ) -> None:
         super().__init__(
@@ -79,6 +87,7 @@ class BlockCausalFlare(GatedLayer):
             write_gate=write_gate,
             impl=impl,
         )
+        self.fading = Fading(num_heads, num_latents, _LONGEST, self.scale) if fading else None
         self.decay = self.decode_decay = None
         if num_scales:
             start, scales = first_decays(num_heads, num_scales)
@@ -128,27 +137,46 @@ class BlockCausalFlare(GatedLayer):
         q = normalised(self.latents[:, :rank], self.normalise)
         q_decode, k_decode = self._decoding(x, rank, recompute)
         seeding = self._seeding(x, rank)
+        given: dict[str, Any] = {"scale": self.scale, "log_weights": weights, "impl": self.impl}
         if seeding is None or state.seeds is None or not blocks.num_segments:
             y, last = block_causal_mixer(
-                q, k, v, scale=self.scale, steps=blocks, sequences=order, log_weights=weights, q_decode=q_decode,
-                k_decode=k_decode, cost=encode, cost_decode=decode, initial_state=state.latents, return_state=True,
-                impl=self.impl,
+                v=v, steps=blocks, sequences=order, cost=encode, cost_decode=decode, initial_state=state.latents,
+                return_state=True, **self._timed(q, k, blocks, order, q_decode, k_decode), **given,
             )  # fmt: skip
             after = CausalState(last, state.seeds)
         else:
             # The operator takes queries of a sequence, and these are of a step: so its three parts, one after another.
-            given = {"scale": self.scale, "ptr": blocks, "cost": encode, "log_weights": weights, "impl": self.impl}
+            given |= {"ptr": blocks, "cost": encode}
             seeds, own, share = seeding
-            seen = _read(seeds, own, own, state.seeds, order, **given)
+            timed = self._timed(seeds, own, blocks, order)
+            seen = _read(timed["q"], timed["k"], own, state.seeds, order, **given)
             q = q + share * seen.after.z
-            held = _read(q, k, v, state.latents, order, **given)
+            timed = self._timed(q, k, blocks, order, q_decode, k_decode)
+            held = _read(timed["q"], timed["k"], v, state.latents, order, **given)
             y = scatter(
-                q if q_decode is None else q_decode, k if k_decode is None else k_decode, held.after.z.to(v.dtype),
-                scale=self.scale, ptr=blocks, cost=decode, impl=self.impl,
+                timed["q_decode"], timed["k_decode"], held.after.z.to(v.dtype), scale=self.scale, ptr=blocks,
+                cost=decode, impl=self.impl,
             )  # fmt: skip
             after = CausalState(held.last, seen.last)
+        if self.fading is not None:
+            passed = partial(
+                self.fading.passed, count=order.ptr.diff(), rates=self.fading.rates(q, as_autocast(k).dtype)
+            )
+            after = CausalState(passed(after.latents), None if after.seeds is None else passed(after.seeds))
         y = self._given_out(x, y)
         return (y, after) if return_state else y
+
+    def _timed(
+        self, q: Tensor, k: Tensor, steps: Segments, sequences: Segments, q_decode: Tensor | None = None,
+        k_decode: Tensor | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Queries and keys as arguments of the operators, with the step of points where latents forget."""
+        if self.fading is None:
+            reads = (q if q_decode is None else q_decode, k if k_decode is None else k_decode)
+            return dict(zip(("q", "k", "q_decode", "k_decode"), (q, k, *reads), strict=True))
+        last = max(sequences.lengths, default=0) - 1
+        places = places_in(sequences)[steps.batch]
+        return self.fading.timed(places, last, q, as_autocast(k), q_decode, k_decode)
 
     def _costs(
         self, anchors: Anchors | None, rank: int | None, steps: Segments, sequences: Segments

@@ -1,22 +1,24 @@
 """FLARE along sequences of tokens: a token reads itself and what came before."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flare_kernels import LatentState, Segments, causal_mixer, decode_step
+from flare_kernels import LatentState, causal_mixer, decode_step
 from flare_kernels.autocast import as_autocast
 from flare_kernels.segments import Ptr
 
 from .causal_conv import CausalConv
+from .fading import Fading, places_in
 from .gated import CausalState, Gate, GatedLayer
 from .latents import Queries, normalised
 from .mlp import applied
+
+# Tokens that the slowest latents remember at first.
+_LONGEST = 1000.0
 
 
 class CausalFlare(GatedLayer):
@@ -35,9 +37,8 @@ class CausalFlare(GatedLayer):
     and they can do less: there each latent gets a query of its own, here the scores `q_m·k_t` of a token stay a
     combination of the D coordinates of the fixed queries.
 
-    Fading: a running softmax weighs a token by what it is and not by how long ago it was, so what comes new counts for
-    less and less. With `fading` each latent forgets at a rate of its own, `z_tm = Σ_{τ≤t} softmax_{τ≤t}(s·q_m·k_τ + b_τ
-    − λ_m (t − τ)) v_τ`, so that some hold what was just said and others the whole.
+    Fading: each latent forgets at a rate of its own, see `Fading`, so that some hold what was just said and others the
+    whole.
 
     Args:
         channels: C, width of the tokens.
@@ -59,7 +60,7 @@ class CausalFlare(GatedLayer):
     Good values: 8 heads, 64 latents, D = C/H of 16 or 32, normalised and with separate decode; for language a
     convolution of 4, an output gate and fading.
     Source: FLARE, arXiv 2508.12594; gates: gated linear attention, arXiv 2312.06635; convolution: Mamba, arXiv
-    2312.00752; adapted queries: after FLARE++, arXiv 2608.11519; fading: the linear biases of ALiBi, arXiv 2108.12409.
+    2312.00752; adapted queries: after FLARE++, arXiv 2608.11519.
     """
 
     def __init__(
@@ -94,11 +95,7 @@ class CausalFlare(GatedLayer):
         self.decode_gate = None
         if queries == "adapted" and separate_decode:
             self.decode_gate = nn.Parameter(torch.zeros(num_heads, 1))
-        self.fading = None
-        if fading:
-            # Any number of the first latents covers the range evenly: multiples of the golden ratio do.
-            share = torch.arange(num_latents) * 0.6180340 % 1
-            self.fading = nn.Parameter((-math.log(1000) * share).repeat(num_heads, 1))
+        self.fading = Fading(num_heads, num_latents, _LONGEST, self.scale) if fading else None
 
     @property
     def _num_recent(self) -> int:
@@ -135,19 +132,18 @@ class CausalFlare(GatedLayer):
         after: dict[str, LatentState] = {}
 
         def read(part: str, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
-            rates = None
+            given = {"q": q, "k": k} | more
             if self.fading is not None:
-                k = as_autocast(k)  # places must be whole numbers in the dtype that keys will have
-                rates, column = self._rates(self.fading, q, k.dtype)
-                q, k, more = _timed(column, q, k, segments, **more)
+                given |= self.fading.timed(
+                    places_in(segments), max(segments.lengths, default=0) - 1, q, k := as_autocast(k),
+                    more.get("q_decode"), more.get("k_decode"),
+                )  # fmt: skip
             y, last = causal_mixer(
-                q, k, v, scale=self.scale, ptr=segments, impl=self.impl, return_state=True,
-                initial_state=None if state is None else getattr(state, part), **more,
+                v=v, scale=self.scale, ptr=segments, impl=self.impl, return_state=True,
+                initial_state=None if state is None else getattr(state, part), **given,
             )  # fmt: skip
-            if rates is not None:
-                # Seen from the token that comes next, wherever that is.
-                lengths = segments.ptr.diff()[:, None, None].to(last.lse.dtype)
-                last = last._replace(lse=last.lse - lengths * rates.to(last.lse.dtype))
+            if self.fading is not None:
+                last = self.fading.passed(last, segments.ptr.diff(), self.fading.rates(q, k.dtype))
             after[part] = last
             return y
 
@@ -177,7 +173,7 @@ class CausalFlare(GatedLayer):
             before: LatentState = getattr(state, part)
             y = decode_step(q, k, v, before, scale=self.scale, **more)
             if self.fading is not None:
-                before.lse.sub_(self._rates(self.fading, q, as_autocast(k).dtype)[0])
+                before.lse.sub_(self.fading.rates(q, as_autocast(k).dtype))
             return y
 
         return self._mix(x, u, rank, False, read)
@@ -200,29 +196,3 @@ class CausalFlare(GatedLayer):
         q = normalised(self.latents[:, :rank], self.normalise)
         y = read("latents", q, k, v, log_weights=weights, q_decode=q_decode, k_decode=k_decode)
         return self._given_out(x, y)
-
-    def _rates(self, fading: Tensor, q: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """λ [H, M]; and as coordinates of queries, rounded as these are where they meet keys of this dtype."""
-        wide = torch.promote_types(dtype, torch.float32)
-        column = (fading[:, : q.shape[1]].to(wide).exp() / self.scale).to(dtype)
-        return self.scale * column.to(wide), column
-
-
-def _timed(
-    column: Tensor, q: Tensor, k: Tensor, segments: Segments, q_decode: Tensor | None = None,
-    k_decode: Tensor | None = None, **more: Any,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
-    """Queries and keys with the place of tokens among their coordinates, so that `s·q_m·k_t` gains λ_m t."""
-    places = torch.arange(len(k), device=k.device) - segments.ptr.index_select(0, segments.batch)
-    # In half precision a place is written in digits: whole numbers end at 256 in bfloat16.
-    base = 256 if k.dtype in (torch.float16, torch.bfloat16) else 2**24
-    num_digits = 1
-    while base**num_digits < max(segments.lengths, default=0):
-        num_digits += 1
-    digits = torch.stack([places // base**i % base for i in range(num_digits)], dim=-1).to(k.dtype)
-    columns = torch.stack([column * float(base) ** i for i in range(num_digits)], dim=-1).to(q.dtype)
-    timed = torch.cat([k, digits[:, None].expand(-1, k.shape[1], -1)], dim=-1)
-    # What tokens read does not depend on when they do.
-    more["q_decode"] = F.pad(q if q_decode is None else q_decode, (0, num_digits))
-    more["k_decode"] = timed if k_decode is None else F.pad(k_decode, (0, num_digits))
-    return torch.cat([q, columns], dim=-1), timed, more

@@ -235,7 +235,7 @@ def test_study_goes_on_where_it_was(study, tmp_path):
 def test_example_prints_bits_per_byte_and_text(repository, tmp_path):
     options = "--steps", "2", "--length", "32", "--batch", "2", "--channels", "16", "--write", "20"
     done = subprocess.run(
-        [sys.executable, repository / "examples/03_language_model.py", *options],
+        [sys.executable, repository / "examples/04_language_model.py", *options],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "2"},
         capture_output=True,

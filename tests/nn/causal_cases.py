@@ -56,4 +56,4 @@ def flat(state):
 
 def few_latents(weights, rank):
     """The weights of a layer with the first latents."""
-    return {name: w[:, :rank] if name.endswith(("latents", "seeds", "fading")) else w for name, w in weights.items()}
+    return {name: w[:, :rank] if name.endswith(("latents", "seeds", "log_rates")) else w for name, w in weights.items()}

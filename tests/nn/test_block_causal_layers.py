@@ -20,7 +20,16 @@ VARIANTS = {
     "adapted and tied": {"queries": "adapted", "separate_decode": False},
     "anchored": {"num_scales": 2},
     "anchored, adapted and tied": {"queries": "adapted", "separate_decode": False, "num_scales": 1},
-    "all": {"queries": "adapted", "output_gate": "silu", "write_gate": True, "num_scales": 2, "num_kv_layers": -1},
+    "fading": {"fading": True},
+    "fading, published": {"fading": True, "qk_norm": False, "separate_decode": False},
+    "all": {
+        "fading": True,
+        "queries": "adapted",
+        "output_gate": "silu",
+        "write_gate": True,
+        "num_scales": 2,
+        "num_kv_layers": -1,
+    },
 }
 variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 
@@ -60,7 +69,10 @@ def by_definition(made, steps, costs, volumes, options):
         bias = -(decay**2 * 3 / cost.typical[scales])[:, None] * cost.cost.movedim(2, 1)[:, scales]
         return bias.movedim(1, 0)
 
+    rates = made.fading.log_rates.exp()[..., None] if "fading" in options else 0.0
+
     def latents(pairs):
+        pairs = [(s - rates * (len(pairs) - 1 - i), v) for i, (s, v) in enumerate(pairs)]
         s, v = (torch.cat(each, dim) for each, dim in zip(zip(*pairs, strict=True), (2, 0), strict=True))
         return torch.einsum("hmn,nhd->hmd", s.softmax(2).nan_to_num(), v)
 

@@ -49,7 +49,7 @@ def by_definition(made, x, options):
         else 0 * u[:, 0]
     )
 
-    rates = made.fading.exp()[..., None] if "fading" in options else 0.0
+    rates = made.fading.log_rates.exp()[..., None] if "fading" in options else 0.0
 
     def read(q, k, v, q_decode, k_decode):
         outputs = []
@@ -229,7 +229,7 @@ def test_places_are_exact_in_half_precision(device):
     """Farther than whole numbers go there; and from a state as in one piece."""
     made, x = layer(CausalFlare, device, fading=True), points(700, device)
     with torch.no_grad():
-        made.fading.copy_(torch.full_like(made.fading, 0.02).log())
+        made.fading.log_rates.fill_(0.02).log_()
     expected = made(x)
     made.bfloat16()
     y = made(x.bfloat16())
@@ -244,7 +244,7 @@ def test_places_are_exact_under_autocast(num_kv_layers, device):
     """Linear keys come in bfloat16 there, those of a perceptron in float32."""
     made, x = layer(CausalFlare, device, fading=True, num_kv_layers=num_kv_layers).float(), points(700, device).float()
     with torch.no_grad():
-        made.fading.copy_(torch.full_like(made.fading, 0.02).log())
+        made.fading.log_rates.fill_(0.02).log_()
     expected = made(x)
     with torch.autocast(device.type, torch.bfloat16):
         y, state = made(x[:699], return_state=True)
@@ -255,7 +255,7 @@ def test_places_are_exact_under_autocast(num_kv_layers, device):
 
 def test_latents_begin_with_rates_of_every_size():
     """The first few alone too."""
-    rates = CausalFlare(C, num_heads=H, num_latents=64, fading=True).fading.detach().exp()
+    rates = CausalFlare(C, num_heads=H, num_latents=64, fading=True).fading.log_rates.detach().exp()
     for few in (4, 8, 64):
         assert rates[:, :few].max() == 1
         assert 1e-3 < rates[:, :few].min() < 1e-2

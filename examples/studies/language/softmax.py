@@ -1,4 +1,4 @@
-"""Softmax attention for the decoder of `03_language_model.py`: what causal FLARE is compared with."""
+"""Softmax attention for the decoder of `04_language_model.py`: what causal FLARE is compared with."""
 
 import torch
 import torch.nn.functional as F

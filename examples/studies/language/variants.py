@@ -10,7 +10,7 @@ from softmax import SoftmaxAttention
 from torch import Tensor, nn
 
 from flare_connect.nn import CausalFlare
-from flare_connect.nn.causal import _timed
+from flare_connect.nn.fading import places_in
 from flare_kernels import Segments, causal_mixer
 from flare_kernels.autocast import as_autocast
 
@@ -38,8 +38,8 @@ PEERS: dict[str, dict[str, Any]] = {
 
 
 def _example() -> ModuleType:
-    """`03_language_model.py`: a name that `import` cannot take."""
-    path = Path(__file__).parents[2] / "03_language_model.py"
+    """`04_language_model.py`: a name that `import` cannot take."""
+    path = Path(__file__).parents[2] / "04_language_model.py"
     spec = spec_from_file_location("language_model", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is missing")
@@ -68,8 +68,9 @@ class FoldedFlare(CausalFlare):
 
         def read(part: str, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
             if self.fading is not None:
-                k = as_autocast(k)
-                q, k, more = _timed(self._rates(self.fading, q, k.dtype)[1], q, k, segments, **more)
+                last, decoding = segments.width - 1, (more.pop("q_decode"), more.pop("k_decode"))
+                more |= self.fading.timed(places_in(segments), last, q, as_autocast(k), *decoding)
+                q, k = more.pop("q"), more.pop("k")
             if (apart := more.pop("q_decode", None)) is not None:
                 more |= {"q_decode": apart.repeat(batch, 1, 1), "k_decode": fold(more.pop("k_decode"))}
             given = {name: value for name, value in more.items() if value is not None}

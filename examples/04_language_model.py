@@ -4,9 +4,9 @@ Reads the sources of Python's own library byte by byte, trains a decoder of `Cau
 and beside it the same decoder with softmax attention: as many parameters within 10 %, the same bytes, the same steps.
 Then it writes text of its own, from a state whose size does not depend on how much was written. Run it with
 
-    python examples/03_language_model.py                         # two CPU cores: a minute
-    python examples/03_language_model.py --steps 4 --length 64   # only to see it run
-    python examples/03_language_model.py --channels 256 --heads 8 --latents 64 --blocks 4 --length 512 --batch 32 \
+    python examples/04_language_model.py                         # two CPU cores: a minute
+    python examples/04_language_model.py --steps 4 --length 64   # only to see it run
+    python examples/04_language_model.py --channels 256 --heads 8 --latents 64 --blocks 4 --length 512 --batch 32 \
         --steps 2000 --rate 2e-3 --bf16                           # a GPU
 """
 
