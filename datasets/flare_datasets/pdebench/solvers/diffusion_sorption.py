@@ -17,7 +17,7 @@ from flare_datasets.pdebench.solvers.one_d_config import OneDConfig, check_state
 from flare_datasets.pdebench.solvers.one_d_tridiagonal import solve_tridiagonal
 
 _GAMMA = 1 - math.sqrt(0.5)
-_LEAST = 1e-14  # the retardation is infinite at 0
+_LEAST = 1e-30  # the retardation is infinite at 0
 _HALVINGS = 10
 _MOST_ITERATIONS = 50
 
@@ -85,8 +85,8 @@ def solve_diffusion_sorption(
 ) -> SorptionSolution:
     r"""Solve $R(u) u_t = D u_{xx}$ on (0, 1), in the form $m(u)_t = D u_{xx}$ that keeps what is held.
 
-    $u = 1$ at the left end; $u = -D u_x$ at the right one, where the substance is washed away at unit speed. The paper
-    writes $u = D u_x$, which with the outward normal would let it grow without bound.
+    $u = 1$ at the left end. At the right one the benchmark has a Cauchy condition; here it is $u = -D u_x$: what comes
+    there is washed away at unit speed. With $u = D u_x$ the substance would grow without bound.
 
     Finite volumes and SDIRK2, both of order 2, with Newton's method; the mass is kept to rounding. The first frame is
     reached in steps that grow from a 4,000th of it, since the left end jumps.

@@ -66,7 +66,9 @@ def draw_waves(
         fold_probability: share of functions whose absolute value is taken, half of them with a minus before it.
         window_probability: share of functions that are 0 outside of a window.
 
-    Source: arXiv 2210.07182, which has K = 2, numbers up to 8 and both shares 0.1.
+    Good values: the defaults, which follow the paper; it does not say where windows are.
+
+    Source: arXiv 2210.07182.
     """
     drawn = [_draw(np.random.default_rng(list(seed)), num_waves, max_number) for seed in seeds]
     numbers = torch.as_tensor(np.stack([d[0] for d in drawn]), dtype=torch.float64, device=device)
