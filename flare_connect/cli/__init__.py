@@ -9,6 +9,7 @@ from flare_connect.errors import FlareConnectError
 from .data import GENERATE, PREPARE
 from .fields import PLOT, PREDICT, ROLLOUT
 from .info import INFO
+from .pdebench import PREPARE_PDEBENCH
 from .training import DEMO, EVALUATE, TRAIN, TRAIN_ROLLOUT
 
 
@@ -51,6 +52,7 @@ COMMANDS = {
     "info": INFO,
     "generate": GENERATE,
     "prepare": PREPARE,
+    "prepare-pdebench": PREPARE_PDEBENCH,
     "train": TRAIN,
     "train-rollout": TRAIN_ROLLOUT,
     "evaluate": EVALUATE,

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flare_connect.errors import InputError
+
 from .command import Command, device_named, model_argument
+from .pdebench import evaluate_pdebench, reading_arguments
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -42,13 +45,30 @@ def _train_rollout(args: "Namespace") -> None:
 
 def _evaluate_arguments(parser: "ArgumentParser") -> None:
     model_argument(parser, required=True)
-    parser.add_argument("--data", type=str, required=True, help="prepared data set (.h5)")
+    parser.add_argument("--data", type=str, default=None, help="prepared data set (.h5)")
+    parser.add_argument("--pdebench", type=str, default=None, help="or a file of PDEBench, for a model of time series")
     parser.add_argument("--split", type=str, default="test", help="which split")
     parser.add_argument("--json", type=str, default=None, help="also write the errors to this file")
     parser.add_argument("--device", type=str, default="auto", help="'auto', 'cpu' or 'cuda'")
+    of_rollouts = parser.add_argument_group("only with --pdebench")
+    reading_arguments(of_rollouts)
+    of_rollouts.add_argument("--initial_step", type=int, default=None, help="frames that are given; as published")
+    of_rollouts.add_argument(
+        "--mode", choices=["exact", "pdebench"], default="exact", help="means over samples, or as in published tables"
+    )
+    of_rollouts.add_argument("--csv", type=str, default=None, help="also write the errors of each frame to this file")
 
 
 def _evaluate(args: "Namespace") -> None:
+    if (args.data is None) == (args.pdebench is None):
+        raise InputError("give either `--data`, a prepared data set, or `--pdebench`, a file of PDEBench")
+    if args.pdebench is None:
+        _evaluate_surrogate(args)
+    else:
+        evaluate_pdebench(args)
+
+
+def _evaluate_surrogate(args: "Namespace") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -115,7 +135,8 @@ TRAIN_ROLLOUT = Command(
 
 EVALUATE = Command(
     summary="errors of a trained model on a split",
-    details="Relative L2 of each field beside that of predicting the training mean, worst mesh, peak error.",
+    details="Relative L2 of each field beside that of predicting the training mean, worst mesh, peak error.\n"
+    "Of a file of PDEBench: its six errors of rollouts, beside those of nothing ever changing.",
     arguments=_evaluate_arguments,
     work=_evaluate,
 )

@@ -78,11 +78,17 @@ _BY_NAME = {"free": Free(), "fixed": Fixed()}
 def role_nodes(mesh: Mesh, roles: tuple[Role, ...]) -> list[Int[Tensor, " n"]]:
     """The nodes of each role; all boundary nodes if there are no roles.
 
+    Where a mesh repeats it has no boundary: the nodes of its periodic sides are in no role but by a set that has them.
+
     Raises:
         InputError: the mesh lacks a set.
     """
+    boundary = mesh.boundary_nodes
+    pairs = getattr(mesh, "periodic_pairs", None)
+    if pairs is not None:
+        boundary = boundary[~torch.isin(boundary, pairs.flatten())]
     if not roles:
-        return [mesh.boundary_nodes]
+        return [boundary]
     for role in roles:
         if role.name != REST and role.name not in mesh.sets:
             listed = ", ".join(map(repr, mesh.sets)) or "none"
@@ -91,8 +97,8 @@ def role_nodes(mesh: Mesh, roles: tuple[Role, ...]) -> list[Int[Tensor, " n"]]:
                 f"{listed}"
             )
     named = {role.name: mesh.set_nodes(role.name) for role in roles if role.name != REST}
-    taken = torch.cat([*named.values(), mesh.boundary_nodes[:0]])
-    rest = mesh.boundary_nodes[~torch.isin(mesh.boundary_nodes, taken)]
+    taken = torch.cat([*named.values(), boundary[:0]])
+    rest = boundary[~torch.isin(boundary, taken)]
     return [named.get(role.name, rest) for role in roles]
 
 
