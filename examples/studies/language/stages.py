@@ -259,8 +259,8 @@ def known(number: float) -> float | None:
     return round(number, 6) if math.isfinite(number) else None
 
 
-def provenance(device: torch.device) -> Row:
+def provenance(device: torch.device, options: str) -> Row:
     """Columns that every row has; the seed is that of the job."""
-    common = measure.provenance(COMMAND, device)
+    common = measure.provenance(f"{COMMAND} {options}".strip(), device)
     del common["seed"]
     return common
