@@ -33,7 +33,9 @@ def main(args: argparse.Namespace) -> None:
         sizes, path = QUICK, args.out / "language_quick.json"
     elif args.small:
         sizes, path = SMALL, args.results / "language_cpu.json"
-    rows = Rows(path, provenance(device))
+    options = ["--quick"] * args.quick + ["--small"] * args.small + ["--bf16"] * args.bf16
+    options += [f"--impl {args.impl}"] * (args.impl != "auto")
+    rows = Rows(path, provenance(device, " ".join(options)))
     bench = Bench(sizes=sizes, device=device, impl=args.impl, bf16=args.bf16, rows=rows, models=args.models)
     for stage in args.stages:
         bench.run(stage, args.seeds, args.seconds)

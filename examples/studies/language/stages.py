@@ -41,7 +41,7 @@ class Sizes:
     batch: int = 32
     steps: int = 2_000
     windows: int = 1_024
-    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    rates: tuple[float, ...] = (1e-3, 3e-3, 9e-3)
     recall_channels: int = 128
     recall_heads: int = 4
     recall_latents: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
@@ -259,8 +259,8 @@ def known(number: float) -> float | None:
     return round(number, 6) if math.isfinite(number) else None
 
 
-def provenance(device: torch.device) -> Row:
+def provenance(device: torch.device, options: str) -> Row:
     """Columns that every row has; the seed is that of the job."""
-    common = measure.provenance(COMMAND, device)
+    common = measure.provenance(f"{COMMAND} {options}".strip(), device)
     del common["seed"]
     return common
