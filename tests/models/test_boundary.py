@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fixtures_meshes import plate
+from fixtures_meshes import periodic_cell, plate
 
 import flare_connect as fc
 from flare_connect.errors import ConfigError, InputError
@@ -82,6 +82,15 @@ def test_the_rest_is_the_boundary_in_no_other_set():
     assert len(rest)
     assert inside.all()
     assert torch.equal(role_nodes(mesh, ())[0], mesh.boundary_nodes)
+
+
+def test_a_mesh_has_no_boundary_where_it_repeats():
+    cell = periodic_cell()
+    holes = cell.set_nodes("holes")
+    assert len(cell.boundary_nodes) > len(holes)
+    assert torch.equal(role_nodes(cell, ())[0].sort().values, holes.sort().values)
+    (rest,) = role_nodes(cell, (Role(name="*", kind="free"),))
+    assert torch.equal(rest.sort().values, holes.sort().values)
 
 
 def test_values_lie_at_their_nodes():

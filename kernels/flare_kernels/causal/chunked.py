@@ -41,7 +41,9 @@ def chunked(
         given = s[mine], p[mine], v[mine], *states.before.of(mine)
         # Its insides are chunk times as large as what goes in, so they are made again in the backward pass.
         parts.append(
-            checkpoint(_answered, *given, use_reentrant=False) if torch.is_grad_enabled() else _answered(*given)
+            checkpoint(_answered, *given, use_reentrant=False, preserve_rng_state=False)
+            if torch.is_grad_enabled()
+            else _answered(*given)
         )
     return torch.cat(parts).flatten(0, 1)[:n], states.last
 
