@@ -105,7 +105,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train a rollout on heat that spreads through plates with slits.")
     parser.add_argument("--plates", type=int, default=48, help="plates to train on")
     parser.add_argument("--nodes", type=int, default=500, help="nodes of a plate")
-    parser.add_argument("--epochs", type=int, default=30, help="passes over the training plates")
+    parser.add_argument("--epochs", type=int, default=20, help="passes over the training plates")
     parser.add_argument("--out", type=Path, default=Path("runs/heat_over_time"), help="folder for everything made")
     args = parser.parse_args()
     main(args.out, args.plates, args.nodes, args.epochs)

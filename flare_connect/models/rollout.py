@@ -67,10 +67,12 @@ class FlareRollout(MeshModel):
         self.trunk = Stepper(
             arch,
             features=num_node_features(config.reads) + config.history * config.width,
+            frames=config.history * config.width,
             edge_features=num_edge_features(config.reads) if arch.message_passing else 0,
             conditions=num_condition_features(config.reads),
             outputs=config.width,
             memory=config.memory,
+            differences=config.differences,
         )
 
     def forward(

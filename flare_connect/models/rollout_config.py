@@ -19,6 +19,9 @@ class RolloutConfig:
         fields: point fields that are stepped, and their widths, in order.
         history: k, frames that are read for the next one: the last, and k − 1 changes before it.
         memory: latents remember all frames before these, see `flare_connect.nn.MemoryBlock`.
+        differences: rounds a block of learned differences along the mesh, which the frames go through linearly, steered
+            by all that the model knows (`flare_connect.nn.LoadBlock`): what most equations say of a change is such
+            differences, times something. 0 for none.
         inputs: point fields that stay (a material, a source), and their widths.
         conditions: per-mesh numbers (`global_data`): parameters of the equation, and the time from frame to frame
             where it differs from series to series.
@@ -38,6 +41,7 @@ class RolloutConfig:
     fields: dict[str, int]
     history: int = 1
     memory: bool = True
+    differences: int = 1
     inputs: dict[str, int] = field(default_factory=dict)
     conditions: dict[str, int] = field(default_factory=dict)
     directional: tuple[str, ...] = ()
@@ -50,6 +54,10 @@ class RolloutConfig:
         """Refuse what cannot work or would do nothing."""
         if self.history < 1:
             raise ConfigError(f"`history` must be at least 1, got {self.history}")
+        if self.differences < 0:
+            raise ConfigError(f"`differences` must be 0 or more, got {self.differences}")
+        if self.differences and not self.architecture.message_passing:
+            raise ConfigError("`differences` need the edges of `message_passing`: switch that on, or set them to 0")
         if not self.fields:
             raise ConfigError("`fields` is empty: name at least one point field to step through time")
         if self.architecture.load_rounds or self.architecture.load_channels is not None:

@@ -11,6 +11,9 @@ from flare_connect.nn import (
     BlockInputs,
     BoundaryConditioner,
     CausalState,
+    LoadBlock,
+    LoadEntry,
+    LoadReadout,
     MemoryBlock,
     ResidualMLP,
 )
@@ -24,19 +27,26 @@ from .unrolled import Unrolled
 class Stepper(Stack):
     """Encoder → blocks → decoder, where a block is a hybrid block within each step and a memory across the steps.
 
+    Beside the points h goes a stream that carries the frames, in which every layer is linear: differences along the
+    mesh with weights that follow from h. The change is what both say.
+
     Args:
         arch: sizes and switches.
         features: F, width of the node features, those of the frames included.
+        frames: Vk, the last of these, which are frames.
         edge_features: E, width of the edge features; 0 without message passing.
         conditions: G, per-mesh numbers.
         outputs: V, columns of a frame.
         memory: whether there are memories.
+        differences: rounds of differences of a block; 0 for no stream.
     """
 
     def __init__(
-        self, arch: Architecture, *, features: int, edge_features: int, conditions: int, outputs: int, memory: bool
-    ) -> None:
+        self, arch: Architecture, *, features: int, frames: int, edge_features: int, conditions: int, outputs: int,
+        memory: bool, differences: int,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.num_frames = frames
         self.encode = ResidualMLP(features + conditions, 2 * arch.channels, arch.channels, num_layers=1)
         self.condition = ResidualMLP(conditions, arch.channels, arch.channels)
         self.tokens = BoundaryConditioner(features, arch.channels) if arch.boundary_tokens else None
@@ -46,6 +56,18 @@ class Stepper(Stack):
             self.memories.extend(_memory_of(arch) for _ in range(arch.num_blocks))
         self.norm = nn.LayerNorm(arch.channels)
         self.decode = nn.Linear(arch.channels, outputs)
+        self.enter = self.answer = None
+        self.streams = nn.ModuleList()
+        if differences:
+            self.enter = LoadEntry(arch.channels, frames, arch.channels)
+            self.streams.extend(
+                LoadBlock(
+                    arch.channels, arch.channels, None, edge_features=edge_features, num_rounds=differences,
+                    mlp_ratio=arch.mlp_ratio,
+                )
+                for _ in range(arch.num_blocks)
+            )  # fmt: skip
+            self.answer = LoadReadout(arch.channels, arch.channels, outputs, homogeneous=False)
 
     def forward(
         self,
@@ -83,9 +105,12 @@ class Stepper(Stack):
             recompute=self.recompute == "layers",
         )
         h = self.encode(cat([x, spread(condition.index_select(0, sequences.batch), steps)], dim=1)).to(self._dtype(x))
+        u = None if self.enter is None else self.enter(x[:, x.shape[1] - self.num_frames :], h).to(h.dtype)
         after = []
         for i, block in enumerate(self.blocks):
             h = self._applied(block, h, inputs)
+            if u is not None:
+                u = self._applied(self.streams[i], u, h, inputs)
             if len(self.memories):
                 remember = partial(
                     self._remembered, i, unrolled, anchors=anchors, condition=embedded, rank=rank,
@@ -93,7 +118,9 @@ class Stepper(Stack):
                 )  # fmt: skip
                 h, held = self._applied(remember, h)
                 after.append(held)
-        return self.decode(self.norm(h.to(x.dtype))), tuple(after)
+        h = self.norm(h.to(x.dtype))
+        change = self.decode(h)
+        return change if u is None or self.answer is None else change + self.answer(u, h), tuple(after)
 
     def _remembered(
         self, i: int, unrolled: Unrolled, h: Tensor, *, anchors: Anchors | None, condition: Tensor, rank: int | None,

@@ -90,7 +90,8 @@ class LoadBlock(nn.Module):
     Args:
         channels: C, width of the points.
         load_channels: Cu, width of the stream.
-        attention: with `value_channels` Cu; mixes the stream with weights that follow from the points.
+        attention: with `value_channels` Cu; mixes the stream with weights that follow from the points. None to leave
+            the stream to what is near.
         edge_features: E, width of the edge features.
         num_rounds: rounds of differences along the mesh; 0 for none.
         mlp_ratio: hidden width of the perceptron in units of Cu.
@@ -102,7 +103,7 @@ class LoadBlock(nn.Module):
         self,
         channels: int,
         load_channels: int,
-        attention: FlareAttention,
+        attention: FlareAttention | None,
         *,
         edge_features: int = 0,
         num_rounds: int = 0,
@@ -114,7 +115,7 @@ class LoadBlock(nn.Module):
         self.stencils = nn.ModuleList(LoadStencil(channels, load_channels, edge_features) for _ in range(num_rounds))
         self.passed = nn.ModuleList(nn.Linear(channels, load_channels) for _ in range(num_rounds))
         self.attention = attention
-        self.taken = nn.Linear(channels, load_channels)
+        self.taken = nn.Linear(channels, load_channels) if attention is not None else None
         self.up = nn.Linear(load_channels, hidden, bias=False)
         self.gate = nn.Linear(channels, hidden)
         self.down = nn.Linear(hidden, load_channels, bias=False)
@@ -126,17 +127,18 @@ class LoadBlock(nn.Module):
             if inputs.edge_index is None or inputs.edge_attr is None:
                 raise ValueError("differences along the mesh need `edge_index` and `edge_attr` in the block's inputs")
             u = u + passed(points) * stencil(u, points, inputs.edge_index, inputs.edge_attr, inputs.plan)
-        anchors = {"anchors": inputs.anchors} if isinstance(self.attention, AnchoredFlare) else {}
-        mixed = self.attention(
-            points,
-            inputs.segments,
-            **anchors,
-            values=u,
-            log_weights=inputs.log_weights,
-            rank=inputs.rank,
-            recompute=inputs.recompute,
-        )
-        u = u + self.taken(points) * mixed
+        if self.attention is not None and self.taken is not None:
+            anchors = {"anchors": inputs.anchors} if isinstance(self.attention, AnchoredFlare) else {}
+            mixed = self.attention(
+                points,
+                inputs.segments,
+                **anchors,
+                values=u,
+                log_weights=inputs.log_weights,
+                rank=inputs.rank,
+                recompute=inputs.recompute,
+            )
+            u = u + self.taken(points) * mixed
         return u + self.down(self.up(u) * F.gelu(self.gate(points), approximate="tanh"))
 
 

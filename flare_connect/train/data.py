@@ -190,6 +190,7 @@ def rollout_of(store: MeshStore, index: int, config: RolloutTrainConfig) -> Flar
             fields=fields,
             history=config.history,
             memory=config.memory,
+            differences=config.differences,
             units={name: mesh.units[name] for name in data.fields if name in mesh.units},
             architecture=config.model,
             **_reads(mesh, data),

@@ -104,6 +104,7 @@ class RolloutTrainConfig(RunConfig):
         output: folder of the run: best model, last checkpoint, logs.
         history: frames that are read for the next one, see `RolloutConfig`.
         memory: latents remember all frames before, see `RolloutConfig`.
+        differences: rounds a block of learned differences of the frames, see `RolloutConfig`.
         unroll: how the model learns to live with its own errors.
         model: sizes and switches of the model.
         optimiser: how it is trained.
@@ -117,6 +118,7 @@ class RolloutTrainConfig(RunConfig):
     data: SeriesConfig
     history: int = 1
     memory: bool = True
+    differences: int = 1
     unroll: UnrollConfig = field(default_factory=UnrollConfig)
 
     def __post_init__(self) -> None:

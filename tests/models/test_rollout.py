@@ -12,6 +12,8 @@ from flare_connect.mesh import Mesh
 from flare_connect.models import Architecture, FlareConnect, FlareRollout, RolloutConfig, Value
 from flare_connect.models.features import collate
 from flare_connect.models.unrolled import Unrolled
+from flare_connect.nn import BlockInputs
+from flare_kernels import Segments
 
 SMALL = {"channels": 16, "num_blocks": 2, "num_heads": 4, "num_latents": 8}
 PLAIN = {"anchors": "none", "boundary_tokens": False, "quadrature": False}
@@ -20,6 +22,8 @@ VARIANTS = {
     "history": ({"history": 3}, {}),
     "adapted": ({}, {"queries": "adapted", "separate_decode": True}),
     "no memory": ({"memory": False, "history": 2}, {}),
+    "no differences": ({"differences": 0}, {}),
+    "attention alone": ({"differences": 0, "memory": False}, PLAIN | {"message_passing": False}),
     "plain": ({}, PLAIN),
     "message passing and memory": ({}, PLAIN | {"attention": False}),
 }
@@ -116,6 +120,25 @@ def test_the_past_fades():
     assert changes[0] < 1e-3 * changes[1]
 
 
+def test_frames_go_through_differences_linearly():
+    """With what steers them held fast, twice the frames are twice the change; and no constant is a difference."""
+    made, mesh = model({"memory": False}), plate(5)
+    graph, series = made.build_graph(mesh), frames(mesh, 1)
+    block = made.trunk.streams[0]
+    u, h = torch.randn(2, mesh.num_nodes, 16)
+    inputs = BlockInputs(
+        segments=Segments.from_lengths([mesh.num_nodes]), edge_index=graph.edge_index, edge_attr=graph.edge_attr
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(block(2 * u, h, inputs), 2 * block(u, h, inputs), rtol=1e-4, atol=1e-5)
+        torch.nn.init.zeros_(block.down.weight)
+        torch.testing.assert_close(block(u + 1, h, inputs), block(u, h, inputs) + 1, rtol=1e-4, atol=1e-5)
+        # They are in what the model says: a change in one place is felt at its neighbours.
+        known = made(graph, series)[0]
+        made.trunk.answer.output.weight.zero_()
+        assert not torch.allclose(made(graph, series)[0], known)
+
+
 def test_series_of_a_batch_do_not_mix(variant):
     made, _, series = variant
     meshes = [plate(4, seed=1), plate(5), plate(3, 6, seed=2)]
@@ -187,8 +210,8 @@ def test_what_is_known_does_not_grow():
 
 def test_without_learning_a_field_stays_as_it_is():
     made, mesh = model(), plate(5)
-    torch.nn.init.zeros_(made.trunk.decode.weight)
-    torch.nn.init.zeros_(made.trunk.decode.bias)
+    for p in (made.trunk.decode.weight, made.trunk.decode.bias, made.trunk.answer.output.weight):
+        torch.nn.init.zeros_(p)
     first = frames(mesh, 1)
     found = made.rollout(mesh, {"u": first[:, 0, 0], "w": first[:, 0, 1:]}, 2)
     assert torch.equal(found["u"], first[..., 0].expand(-1, 2))
@@ -288,6 +311,8 @@ def test_wrong_numbers_are_refused(name, options):
     ("options", "message"),
     [
         ({"history": 0}, "`history` must be at least 1, got 0"),
+        ({"differences": -1}, "`differences` must be 0 or more, got -1"),
+        ({"architecture": Architecture(message_passing=False)}, "`differences` need the edges of `message_passing`"),
         ({"fields": {}}, "`fields` is empty"),
         ({"inputs": {"u": 1}}, "'u' is an input and an output"),
         ({"architecture": Architecture(load_rounds=1)}, "do nothing in a rollout"),

@@ -121,8 +121,8 @@ def test_gradients_flow_through_own_predictions_only_if_asked(window, through):
 def test_noise_is_in_what_is_read_and_not_in_what_is_learned(window):
     """A model that changes nothing is off by what the truth changes and by the noise, together."""
     model, batch, frames = window
-    torch.nn.init.zeros_(model.trunk.decode.weight)
-    torch.nn.init.zeros_(model.trunk.decode.bias)
+    for p in (model.trunk.decode.weight, model.trunk.decode.bias, model.trunk.answer.output.weight):
+        torch.nn.init.zeros_(p)
     still = frames[:, :1].expand(-1, 6, -1).contiguous()
     assert window_loss(model, batch, still, UnrollConfig(), 0) < 1e-5
     noise = window_loss(model, batch, still, UnrollConfig(noise=0.5), 0)
