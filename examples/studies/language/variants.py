@@ -68,7 +68,7 @@ class FoldedFlare(CausalFlare):
 
         def read(part: str, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
             if self.fading is not None:
-                last, decoding = segments.width - 1, (more.pop("q_decode"), more.pop("k_decode"))
+                last, decoding = segments.width - 1, (more.pop("q_decode", None), more.pop("k_decode", None))
                 more |= self.fading.timed(places_in(segments), last, q, as_autocast(k), *decoding)
                 q, k = more.pop("q"), more.pop("k")
             if (apart := more.pop("q_decode", None)) is not None:
