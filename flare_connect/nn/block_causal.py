@@ -145,26 +145,33 @@ class BlockCausalFlare(GatedLayer):
             )  # fmt: skip
             after = CausalState(last, state.seeds)
         else:
-            # The operator takes queries of a sequence, and these are of a step: so its three parts, one after another.
-            given |= {"ptr": blocks, "cost": encode}
-            seeds, own, share = seeding
-            timed = self._timed(seeds, own, blocks, order)
-            seen = _read(timed["q"], timed["k"], own, state.seeds, order, **given)
-            q = q + share * seen.after.z
-            timed = self._timed(q, k, blocks, order, q_decode, k_decode)
-            held = _read(timed["q"], timed["k"], v, state.latents, order, **given)
-            y = scatter(
-                timed["q_decode"], timed["k_decode"], held.after.z.to(v.dtype), scale=self.scale, ptr=blocks,
-                cost=decode, impl=self.impl,
-            )  # fmt: skip
-            after = CausalState(held.last, seen.last)
+            y, after = self._adapted(q, k, v, blocks, order, q_decode, k_decode, seeding, state, encode, decode, given)
         if self.fading is not None:
-            passed = partial(
-                self.fading.passed, count=order.ptr.diff(), rates=self.fading.rates(q, as_autocast(k).dtype)
-            )
+            rates = self.fading.rates(q, as_autocast(k).dtype)
+            passed = partial(self.fading.passed, count=order.ptr.diff(), rates=rates)
             after = CausalState(passed(after.latents), None if after.seeds is None else passed(after.seeds))
         y = self._given_out(x, y)
         return (y, after) if return_state else y
+
+    def _adapted(
+        self, q: Tensor, k: Tensor, v: Tensor, steps: Segments, order: Segments, q_decode: Tensor | None,
+        k_decode: Tensor | None, seeding: tuple[Tensor, Tensor, Tensor], state: CausalState, encode: Cost | None,
+        decode: Cost | None, given: dict[str, Any],
+    ) -> tuple[Tensor, CausalState]:  # fmt: skip
+        """With queries of each step; the operator takes those of a sequence: so its three parts, one after another."""
+        assert state.seeds is not None
+        given = given | {"ptr": steps, "cost": encode}
+        seeds, own, share = seeding
+        timed = self._timed(seeds, own, steps, order)
+        seen = _read(timed["q"], timed["k"], own, state.seeds, order, **given)
+        q = q + share * seen.after.z
+        timed = self._timed(q, k, steps, order, q_decode, k_decode)
+        held = _read(timed["q"], timed["k"], v, state.latents, order, **given)
+        y = scatter(
+            timed["q_decode"], timed["k_decode"], held.after.z.to(v.dtype), scale=self.scale, ptr=steps, cost=decode,
+            impl=self.impl,
+        )  # fmt: skip
+        return y, CausalState(held.last, seen.last)
 
     def _timed(
         self, q: Tensor, k: Tensor, steps: Segments, sequences: Segments, q_decode: Tensor | None = None,
