@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from flare_datasets.pdebench.solvers.two_d_generation import (
     GridConfig,
     check_positive,
     cosine_field,
-    generate_in_batches,
+)
+from flare_datasets.pdebench.solvers.two_d_generation import (
+    generate as generate,
 )
 from flare_datasets.pdebench.solvers.two_d_grids import checked_field, from_modes, sine_modes, to_modes
 
@@ -49,6 +51,10 @@ class DarcyConfig(GridConfig):
     of the kind of arXiv 2010.08895, are this library's choice.
     """
 
+    pde: ClassVar[str] = "darcy"
+    bounds: ClassVar[tuple[float, float]] = _BOUNDS
+    at_once: ClassVar[int] = 64
+
     beta: float = 1.0
     values: tuple[float, float] = (0.1, 1.0)
     tau: float = 3.0
@@ -66,54 +72,16 @@ class DarcyConfig(GridConfig):
         check_number("tau", self.tau, 0.0, 1e3)
         check_number("alpha", self.alpha, 1.0, 10.0)
 
-
-def generate(
-    path: str | Path,
-    config: DarcyConfig,
-    *,
-    batch_size: int = 64,
-    device: str | None = None,
-    progress: bool = True,
-    overwrite: bool = False,
-) -> Path:
-    """Write a file in the layout of `2D_DarcyFlow_beta1.0_Train.hdf5`; call again after an interruption to go on.
-
-    Args:
-        path: file to write.
-        config: what to draw.
-        batch_size: samples solved at once; an interruption costs those at hand. Samples do not depend on it, but for
-            rounding.
-        device: where to solve; a GPU where there is one by default.
-        progress: show a progress bar on stderr.
-        overwrite: make the file anew where it was made with something else.
-
-    Returns:
-        `path`. A file that was made with the same settings is returned at once.
-
-    Raises:
-        StoreError: `path` was made with other settings, or is no such file.
-        ConfigError: `batch_size` is no positive number, or the coefficient varies too much to be solved for.
-    """
-
-    def draw(numbers: Sequence[int], place: torch.device) -> tuple[Tensor, Tensor]:
-        coefficient = torch.stack([draw_coefficient(config, i) for i in numbers])
-        solution = solve_darcy(coefficient.to(place), config.beta)
+    def solve(self, numbers: Sequence[int], place: torch.device) -> tuple[Tensor, Tensor]:
+        """Draw samples and solve for them, on a device."""
+        coefficient = torch.stack([draw_coefficient(self, i) for i in numbers])
+        solution = solve_darcy(coefficient.to(place), self.beta)
         return solution[..., None, None], coefficient[..., None]
 
-    return generate_in_batches(
-        path,
-        "darcy",
-        config,
-        draw,
-        version=1,
-        bounds=_BOUNDS,
-        times=None,
-        parameters={"beta": config.beta},
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-        overwrite=overwrite,
-    )
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Beta."""
+        return {"beta": self.beta}
 
 
 def draw_coefficient(config: DarcyConfig, index: int) -> Tensor:

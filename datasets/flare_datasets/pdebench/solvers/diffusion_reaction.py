@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from flare_connect.errors import ConfigError
 from flare_datasets.config import check_integer, check_number
-from flare_datasets.pdebench.solvers.two_d_generation import GridConfig, check_positive, generate_in_batches
+from flare_datasets.pdebench.solvers.two_d_generation import GridConfig, check_positive
+from flare_datasets.pdebench.solvers.two_d_generation import generate as generate
 from flare_datasets.pdebench.solvers.two_d_grids import (
     Times,
     checked_field,
@@ -49,6 +50,9 @@ class DiffusionReactionConfig(GridConfig):
     Good values: the defaults, which follow PDEBench (arXiv 2210.07182).
     """
 
+    pde: ClassVar[str] = "diffusion_reaction"
+    bounds: ClassVar[tuple[float, float]] = _BOUNDS
+
     num_frames: int = 101
     end_time: float = 5.0
     diffusion_u: float = 1e-3
@@ -69,62 +73,20 @@ class DiffusionReactionConfig(GridConfig):
         """Times of the frames `[T]`."""
         return np.linspace(0.0, self.end_time, self.num_frames)
 
-
-def generate(
-    path: str | Path,
-    config: DiffusionReactionConfig,
-    *,
-    batch_size: int = 16,
-    device: str | None = None,
-    progress: bool = True,
-    overwrite: bool = False,
-) -> Path:
-    """Write a file in the layout of `2D_diff-react_NA_NA.h5`; call again after an interruption to go on.
-
-    Args:
-        path: file to write.
-        config: what to draw.
-        batch_size: samples solved at once; an interruption costs those at hand. Samples do not depend on it, but for
-            rounding.
-        device: where to solve; a GPU where there is one by default.
-        progress: show a progress bar on stderr.
-        overwrite: make the file anew where it was made with something else.
-
-    Returns:
-        `path`. A file that was made with the same settings is returned at once.
-
-    Raises:
-        StoreError: `path` was made with other settings, or is no such file.
-        ConfigError: `batch_size` is no positive number, or the time step is too long.
-    """
-    n = config.resolution
-
-    def draw(numbers: Sequence[int], place: torch.device) -> tuple[Tensor, None]:
-        noise = np.stack([config.rng(i).standard_normal((n, n, 2)) for i in numbers])
+    def solve(self, numbers: Sequence[int], place: torch.device) -> tuple[Tensor, None]:
+        """Draw samples and solve for them, on a device."""
+        n = self.resolution
+        noise = np.stack([self.rng(i).standard_normal((n, n, 2)) for i in numbers])
         frames = solve_diffusion_reaction(
             torch.from_numpy(noise).to(place),
-            config.times,
+            self.times,
             cell_size=(_BOUNDS[1] - _BOUNDS[0]) / n,
-            diffusion_u=config.diffusion_u,
-            diffusion_v=config.diffusion_v,
-            k=config.k,
-            longest_step=config.longest_step,
+            diffusion_u=self.diffusion_u,
+            diffusion_v=self.diffusion_v,
+            k=self.k,
+            longest_step=self.longest_step,
         )
         return frames, None
-
-    return generate_in_batches(
-        path,
-        "diffusion_reaction",
-        config,
-        draw,
-        version=1,
-        bounds=_BOUNDS,
-        times=config.times,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-        overwrite=overwrite,
-    )
 
 
 def solve_diffusion_reaction(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from flare_datasets.pdebench.solvers.two_d_generation import (
     GridConfig,
     check_positive,
     cosine_field,
-    generate_in_batches,
+)
+from flare_datasets.pdebench.solvers.two_d_generation import (
+    generate as generate,
 )
 from flare_datasets.pdebench.solvers.two_d_grids import (
     Modes,
@@ -71,6 +73,10 @@ class IncompressibleConfig(GridConfig):
     powers and scales here are a reading of those numbers, and how particles start is this library's choice.
     """
 
+    pde: ClassVar[str] = "incompressible"
+    bounds: ClassVar[tuple[float, float]] = _BOUNDS
+    at_once: ClassVar[int] = 4
+
     num_frames: int = 101
     end_time: float = 5.0
     viscosity: float = 0.01
@@ -102,63 +108,21 @@ class IncompressibleConfig(GridConfig):
         """Times of the frames `[T]`."""
         return np.linspace(0.0, self.end_time, self.num_frames)
 
-
-def generate(
-    path: str | Path,
-    config: IncompressibleConfig,
-    *,
-    batch_size: int = 4,
-    device: str | None = None,
-    progress: bool = True,
-    overwrite: bool = False,
-) -> Path:
-    """Write a file in the layout of `ns_incom_inhom_2d_512-0.h5`; call again after an interruption to go on.
-
-    Args:
-        path: file to write.
-        config: what to draw.
-        batch_size: samples solved at once; an interruption costs those at hand. Samples do not depend on it, but for
-            rounding.
-        device: where to solve; a GPU where there is one by default.
-        progress: show a progress bar on stderr.
-        overwrite: make the file anew where it was made with something else.
-
-    Returns:
-        `path`. A file that was made with the same settings is returned at once.
-
-    Raises:
-        StoreError: `path` was made with other settings, or is no such file.
-        ConfigError: `batch_size` is no positive number, or the flow grew without bound.
-    """
-
-    def draw(numbers: Sequence[int], place: torch.device) -> tuple[Tensor, Tensor]:
-        drawn = [draw_start(config, i) for i in numbers]
+    def solve(self, numbers: Sequence[int], place: torch.device) -> tuple[Tensor, Tensor]:
+        """Draw samples and solve for them, on a device."""
+        drawn = [draw_start(self, i) for i in numbers]
         velocity, particles, force = (torch.stack(parts).to(place) for parts in zip(*drawn, strict=True))
         frames = solve_incompressible(
             velocity,
             particles,
             force,
-            config.times,
-            cell_size=1.0 / config.resolution,
-            viscosity=config.viscosity,
-            walls=config.walls,
-            cfl=config.cfl,
+            self.times,
+            cell_size=1.0 / self.resolution,
+            viscosity=self.viscosity,
+            walls=self.walls,
+            cfl=self.cfl,
         )
         return frames, force
-
-    return generate_in_batches(
-        path,
-        "incompressible",
-        config,
-        draw,
-        version=1,
-        bounds=_BOUNDS,
-        times=config.times,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-        overwrite=overwrite,
-    )
 
 
 def draw_start(config: IncompressibleConfig, index: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from flare_connect.errors import ConfigError
 from flare_datasets.config import check_integer, check_range
-from flare_datasets.pdebench.solvers.two_d_generation import GridConfig, check_positive, generate_in_batches
+from flare_datasets.pdebench.solvers.two_d_generation import GridConfig, check_positive
+from flare_datasets.pdebench.solvers.two_d_generation import generate as generate
 from flare_datasets.pdebench.solvers.two_d_grids import (
     Times,
     cell_centres,
@@ -53,6 +54,9 @@ class ShallowWaterConfig(GridConfig):
     range of `radius`, and `boundary`, which does not matter by time 1.
     """
 
+    pde: ClassVar[str] = "shallow_water"
+    bounds: ClassVar[tuple[float, float]] = _BOUNDS
+
     num_frames: int = 101
     end_time: float = 1.0
     radius: tuple[float, float] = (0.3, 0.7)
@@ -79,66 +83,25 @@ class ShallowWaterConfig(GridConfig):
         """Times of the frames `[T]`."""
         return np.linspace(0.0, self.end_time, self.num_frames)
 
-
-def generate(
-    path: str | Path,
-    config: ShallowWaterConfig,
-    *,
-    batch_size: int = 16,
-    device: str | None = None,
-    progress: bool = True,
-    overwrite: bool = False,
-) -> Path:
-    """Write a file in the layout of `2D_rdb_NA_NA.h5`; call again after an interruption to go on.
-
-    Args:
-        path: file to write.
-        config: what to draw.
-        batch_size: samples solved at once; an interruption costs those at hand. Samples do not depend on it.
-        device: where to solve; a GPU where there is one by default.
-        progress: show a progress bar on stderr.
-        overwrite: make the file anew where it was made with something else.
-
-    Returns:
-        `path`. A file that was made with the same settings is returned at once.
-
-    Raises:
-        StoreError: `path` was made with other settings, or is no such file.
-        ConfigError: `batch_size` is no positive number.
-    """
-    x = cell_centres(config.resolution, *_BOUNDS)
-    distance = torch.hypot(x[:, None], x)
-    size = (_BOUNDS[1] - _BOUNDS[0]) / config.resolution
-    inner, outer = torch.tensor([config.inner_depth, config.outer_depth], dtype=torch.float64)
-
-    def draw(numbers: Sequence[int], place: torch.device) -> tuple[Tensor, None]:
-        radii = [config.rng(i).uniform(*config.radius) for i in numbers]
+    def solve(self, numbers: Sequence[int], place: torch.device) -> tuple[Tensor, None]:
+        """Draw samples and solve for them, on a device."""
+        x = cell_centres(self.resolution, *_BOUNDS)
+        distance = torch.hypot(x[:, None], x)
+        size = (_BOUNDS[1] - _BOUNDS[0]) / self.resolution
+        inner, outer = torch.tensor([self.inner_depth, self.outer_depth], dtype=torch.float64)
+        radii = [self.rng(i).uniform(*self.radius) for i in numbers]
         inside = distance < torch.tensor(radii, dtype=torch.float64)[:, None, None]
         state = torch.zeros(*inside.shape, 3, dtype=torch.float64)
         state[..., 0] = torch.where(inside, inner, outer)
         frames = solve_shallow_water(
             state.to(place),
-            config.times,
+            self.times,
             cell_size=size,
-            gravity=config.gravity,
-            boundary=config.boundary,
-            cfl=config.cfl,
+            gravity=self.gravity,
+            boundary=self.boundary,
+            cfl=self.cfl,
         )
         return frames[..., :1], None
-
-    return generate_in_batches(
-        path,
-        "shallow_water",
-        config,
-        draw,
-        version=1,
-        bounds=_BOUNDS,
-        times=config.times,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-        overwrite=overwrite,
-    )
 
 
 def solve_shallow_water(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from flare_datasets.pdebench.solvers.two_d_grids import Times, cell_centres
 from flare_datasets.pdebench.writer import PDEBenchWriter
 
 _MOST_MODES = 64
-
-Draw = Callable[[Sequence[int], torch.device], tuple[Tensor, Tensor | None]]
-"""From numbers of samples to `[B, X, Y, T, V]`, and `[B, X, Y, W]` where the family has static arrays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +35,11 @@ class GridConfig:
         ConfigError: a value is out of range.
     """
 
+    pde: ClassVar[str]
+    bounds: ClassVar[tuple[float, float]]
+    at_once: ClassVar[int] = 16  # samples solved at once
+    version: ClassVar[int] = 1  # raised whenever the same settings would give other samples
+
     num_samples: int
     resolution: int = 128
     seed: int = 0
@@ -46,6 +48,20 @@ class GridConfig:
         check_integer("num_samples", self.num_samples, 1)
         check_integer("resolution", self.resolution, 4, 4096)
         check_integer("seed", self.seed, 0)
+
+    @property
+    def times(self) -> Times | None:
+        """Times of the frames `[T]`; None where there is no time."""
+        return None
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Numbers of the whole file."""
+        return {}
+
+    def solve(self, numbers: Sequence[int], place: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Draw samples and solve for them: `[B, X, Y, T, V]`, and `[B, X, Y, W]` where there are static arrays."""
+        raise NotImplementedError
 
     def rng(self, index: int) -> np.random.Generator:
         """Random numbers of a sample, the same whatever batch or machine solves it."""
@@ -82,35 +98,48 @@ def cosine_field(rng: np.random.Generator, resolution: int, amplitude: Callable[
     return torch.from_numpy(waves.T @ weights @ waves)
 
 
-def generate_in_batches(
+def generate(
     path: str | Path,
-    pde: str,
     config: GridConfig,
-    draw: Draw,
     *,
-    version: int,
-    bounds: tuple[float, float],
-    times: Times | None,
-    parameters: dict[str, float] | None = None,
-    batch_size: int,
-    device: str | None,
-    progress: bool,
-    overwrite: bool,
+    batch_size: int | None = None,
+    device: str | None = None,
+    progress: bool = True,
+    overwrite: bool = False,
 ) -> Path:
-    """Write a file, solving `batch_size` samples at once; arguments as in each family's `generate`.
+    """Write a file in the published layout; call again after an interruption to go on.
 
-    `version` is raised whenever the same configuration would give other samples.
+    Args:
+        path: file to write.
+        config: what to draw; its class says of which family.
+        batch_size: samples solved at once, the family's own number by default; an interruption costs those at hand.
+            Samples do not depend on it, but for rounding.
+        device: where to solve; a GPU where there is one by default.
+        progress: show a progress bar on stderr.
+        overwrite: make the file anew where it was made with something else.
+
+    Returns:
+        `path`. A file that was made with the same settings is returned at once.
+
+    Raises:
+        StoreError: `path` was made with other settings, or is no such file.
+        ConfigError: `batch_size` is no positive number, or a solver cannot go on.
     """
+    batch_size = config.at_once if batch_size is None else batch_size
     check_integer("batch_size", batch_size, 1)
-    axis = cell_centres(config.resolution, *bounds).numpy()
+    axis = cell_centres(config.resolution, *config.bounds).numpy()
     writer = PDEBenchWriter(
         path,
-        pde,
+        config.pde,
         num_samples=config.num_samples,
         coordinates=[axis, axis],
-        times=times,
-        parameters=parameters,
-        made_with={"generator": f"flare_datasets.pdebench.solvers.{pde}", "version": version, **asdict(config)},
+        times=config.times,
+        parameters=config.parameters,
+        made_with={
+            "generator": f"flare_datasets.pdebench.solvers.{config.pde}",
+            "version": config.version,
+            **asdict(config),
+        },
         overwrite=overwrite,
     )
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -119,7 +148,7 @@ def generate_in_batches(
     with bar, torch.no_grad():
         for start in range(0, len(missing), batch_size):
             numbers = missing[start : start + batch_size]
-            values, static = draw(numbers, place)
+            values, static = config.solve(numbers, place)
             for row, i in enumerate(numbers):
                 writer.write(i, values[row], None if static is None else static[row])
             bar.update(len(numbers))
