@@ -389,6 +389,7 @@ def test_compiles_without_graph_breaks(device, backend):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_cuda_graph_takes_tokens_one_after_another():
     """The state goes on from replay to replay, and no call waits for the device."""
     x = draw(Tokens(tokens=8, options=("log_weights",)), "cuda")

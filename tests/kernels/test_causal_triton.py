@@ -4,10 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from kernels.triton_cases import DEVICES, assert_same, check, exact, outcome, runs
 
 import flare_kernels as fk
 from flare_kernels.causal.state import running
+from flare_kernels.triton_causal.answer import operand
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,6 +184,23 @@ def test_half_precision_of_tokens(device):
         check_tokens(Tokens(lengths=(70,), heads=1, options=("log_weights",)), device, dtype)
 
 
+@triton.jit
+def rounding_kernel(x, y, SIZE: tl.constexpr):
+    """Numbers as factors in tf32."""
+    at = tl.arange(0, SIZE)
+    tl.store(y + at, operand(tl.load(x + at), tl.float32, "tf32"))
+
+
+def test_factors_of_tf32_are_rounded(device):
+    """To the nearest number of ten digits after the point, so that the unit has nothing left to cut."""
+    x = torch.cat([torch.randn(61, generator=torch.Generator().manual_seed(0)), torch.tensor([0.0, 1.0, 1e-30])])
+    x = x.to(device)
+    rounding_kernel[(1,)](x, y := torch.empty_like(x), 64)
+    assert not (y.view(torch.int32) & 0x1FFF).any()
+    assert ((y - x).abs() <= 2.0**-11 * x.abs()).all()
+    assert ((y - x) * x).min() < 0 < ((y - x) * x).max()  # up and down
+
+
 def test_what_kernels_do_not_take_is_named(device):
     x = draw_tokens(Tokens(options=("q_decode", "k_decode")), device, torch.float32)
     given = {"scale": 1.0, "ptr": fk.Segments.from_lengths((70, 3), device), "impl": "triton"}
@@ -222,7 +242,7 @@ def test_operators_of_tokens_keep_the_rules_of_torch(name, case, device):
     spans, order = cut(fk.Segments.from_lengths(case.lengths, device), 64)
     states = torch.randn(spans.num_segments, 2, 5, device=device), torch.randn(spans.num_segments, 2, 5, 6).to(device)
     given = (
-        x["q"], x["k"], x["v"], x.get("log_weights"), x.get("q_decode", x["q"]), x.get("k_decode", x["k"]), *states,
+        x["q"], x["k"], x["v"], x.get("log_weights"), x.get("q_decode"), x.get("k_decode"), *states,
         spans.ptr, order.batch, 0.9, "ieee",
     )  # fmt: skip
     if name == "causal_answer_grad":

@@ -76,6 +76,7 @@ def causal_mixer(
     k, v, log_weights, segments, dense = packed(k, v, log_weights, ptr)
     check_points(q, k, v, segments)
     check_log_weights(log_weights, k)
+    apart = q_decode is not None or k_decode is not None
     q_decode = q if q_decode is None else q_decode
     k_decode = k if k_decode is None else packed(k_decode, None, None, ptr)[0]
     check_points(q_decode, k_decode, v, segments)
@@ -89,7 +90,8 @@ def causal_mixer(
     # The inputs are what autocast wants them to be; sums over all of the past keep their precision.
     with torch.autocast(k.device.type, enabled=False):
         if impl == "triton":
-            y, last = by_spans(q, k, v, segments, scale, log_weights, q_decode, k_decode, state, precision)
+            decode = (q_decode, k_decode) if apart else None
+            y, last = by_spans(q, k, v, segments, scale, log_weights, decode, state, precision)
         else:
             along = reference.recurrent if impl == "reference" else partial(chunked, chunk=chunk)
             y, last = _one_by_one(along, q, k, v, segments, scale, log_weights, q_decode, k_decode, state)

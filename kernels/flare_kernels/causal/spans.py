@@ -11,15 +11,19 @@ from .state import LatentState, running
 
 
 def by_spans(
-    q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float, log_weights: Tensor | None, q_decode: Tensor,
-    k_decode: Tensor, initial: LatentState, precision: str,
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float, log_weights: Tensor | None,
+    decode: tuple[Tensor, Tensor] | None, initial: LatentState, precision: str,
 ) -> tuple[Tensor, LatentState]:  # fmt: skip
-    """Y [N, H, Dv] in the dtype of `v` and the last states; arguments as in `api.causal_mixer`, checked."""
+    """Y [N, H, Dv] in the dtype of `v` and the last states; arguments as in `api.causal_mixer`, checked.
+
+    `decode` are `q_decode` and `k_decode` where either differs from `q` and `k`.
+    """
     from ..triton_causal.autograd import answer
     from ..triton_causal.ops import SPAN
     from ..triton_mixer.autograd import rows_together
 
-    q, k, v, q_decode, k_decode = (rows_together(x) for x in (q, k, v, q_decode, k_decode))
+    q, k, v = (rows_together(x) for x in (q, k, v))
+    q_decode, k_decode = (None, None) if decode is None else (rows_together(x) for x in decode)
     if log_weights is not None:
         log_weights = log_weights.contiguous()
     spans, order = cut(segments, SPAN)

@@ -35,40 +35,50 @@ def causal_mask(L: tl.constexpr):
 
 
 @triton.jit
-def token_weights(
-    q, k, rows, stride_m, stride_n, length, M, latents, scale,
-    D: tl.constexpr, L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Weights [L, BLOCK_M] of a block in each token's softmax over all latents; zero past the last token or latent."""
-    key = load_rows(k, rows, stride_n, length, True, D, BLOCK_D)
-    peak = tl.full([L], -float("inf"), tl.float32)
-    total = tl.zeros([L], tl.float32)
-    for first in range(0, M, BLOCK_M):
-        block = first + tl.arange(0, BLOCK_M)
-        query = load_rows(q, block, stride_m, M, True, D, BLOCK_D).to(key.dtype)
-        t = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
-        t = tl.where((block < M)[None, :], t, -float("inf"))
-        new_peak = tl.maximum(peak, tl.max(t, 1))
-        total = total * tl.exp(peak - new_peak) + tl.sum(tl.exp(t - new_peak[:, None]), 1)
-        peak = new_peak
-    query = load_rows(q, latents, stride_m, M, True, D, BLOCK_D).to(key.dtype)
-    t = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
-    p = tl.exp(t - peak[:, None]) / total[:, None]
-    return tl.where((rows < length)[:, None] & (latents < M)[None, :], p, 0.0), key, query
+def operand(x, IN: tl.constexpr, PRECISION: tl.constexpr):
+    """A factor of a matrix product. Tensor cores cut what tf32 has no digits for, always towards 0; this rounds."""
+    x = x.to(IN)
+    if PRECISION == "tf32" and x.dtype == tl.float32:
+        bits = x.to(tl.int32, bitcast=True)
+        x = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return x
 
 
 @triton.jit
-def read_scores(
-    q, k, log_weights, rows, stride_m, stride_n, length, M, latents, scale,
+def products_of(
+    q, k, rows, stride_m, stride_n, length, M, latents, scale,
     D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Scores [L, BLOCK_M] with which latents read tokens; −∞ past the last of either."""
+    """Scores [L, BLOCK_M] of tokens and latents, and what they are of; 0 past the last of either."""
     key = load_rows(k, rows, stride_n, length, True, D, BLOCK_D)
     query = load_rows(q, latents, stride_m, M, True, D, BLOCK_D).to(key.dtype)
-    s = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
-    if log_weights is not None:
-        s += load_numbers(log_weights, rows, 1, length, 0.0, True).to(tl.float32)[:, None]
-    return tl.where((rows < length)[:, None] & (latents < M)[None, :], s, -float("inf")), key, query
+    return tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale, key, query
+
+
+@triton.jit
+def token_weights(
+    t, q, k, rows, stride_m, stride_n, length, M, latents, scale,
+    D: tl.constexpr, L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, ALL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Weights [L, BLOCK_M] of a block, with scores t, in each token's softmax over all latents; zero past the last."""
+    t = tl.where((latents < M)[None, :], t, -float("inf"))
+    peak = tl.max(t, 1)
+    total = tl.sum(tl.exp(t - peak[:, None]), 1)
+    if not ALL:
+        peak = tl.full([L], -float("inf"), tl.float32)
+        total = tl.zeros([L], tl.float32)
+        for first in range(0, M, BLOCK_M):
+            block = first + tl.arange(0, BLOCK_M)
+            other, _, _ = products_of(
+                q, k, rows, stride_m, stride_n, length, M, block, scale, D, BLOCK_D, PRECISION
+            )  # fmt: skip
+            other = tl.where((block < M)[None, :], other, -float("inf"))
+            new_peak = tl.maximum(peak, tl.max(other, 1))
+            total = total * tl.exp(peak - new_peak) + tl.sum(tl.exp(other - new_peak[:, None]), 1)
+            peak = new_peak
+    p = tl.exp(t - peak[:, None]) / total[:, None]
+    return tl.where((rows < length)[:, None] & (latents < M)[None, :], p, 0.0)
 
 
 @triton.jit
@@ -104,6 +114,15 @@ def weights_of(s, pivots, first, m, causal, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
+def of_scores(ds, key, query, scale, IN: tl.constexpr, PRECISION: tl.constexpr):
+    """Gradients of keys [L, BLOCK_D] and queries [BLOCK_M, BLOCK_D] from those of the scores [L, BLOCK_M]."""
+    ds = operand(ds, IN, PRECISION)
+    dkey = tl.dot(ds, operand(query, IN, PRECISION), input_precision=PRECISION)
+    dquery = tl.dot(tl.trans(operand(key, IN, PRECISION)), ds, input_precision=PRECISION)
+    return dkey * scale, tl.trans(dquery) * scale
+
+
+@triton.jit
 def span_place(ptr, sequences, H: tl.constexpr):
     """Head, span, first token, number of tokens and sequence of a program."""
     head = tl.program_id(0) % H
@@ -118,20 +137,35 @@ def span_inputs(
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
     stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
-    L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, PRECISION: tl.constexpr,
+    L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, ALL: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """p, keys and queries of the tokens' softmax; s, keys and queries of the latents'; values; the state before."""
+    """p, keys and queries of the tokens' softmax; s, keys and queries of the latents'; values; the state before.
+
+    Without separate `k_decode` tokens and latents read one another by the same scores.
+    """
     rows = tl.arange(0, L)
-    p, key_decode, query_decode = token_weights(
-        q_decode + sequence * stride_pb + head * stride_ph, k_decode + start * stride_dn + head * stride_dh, rows,
-        stride_pm, stride_dn, length, M, latents, scale, D, L, BLOCK_M, BLOCK_D, PRECISION,
-    )  # fmt: skip
+    q += sequence * stride_qb + head * stride_qh
+    k += start * stride_kn + head * stride_kh
+    s, key, query = products_of(q, k, rows, stride_qm, stride_kn, length, M, latents, scale, D, BLOCK_D, PRECISION)
+    if k_decode is None:
+        key_decode, query_decode = key, query
+        p = token_weights(
+            s, q, k, rows, stride_qm, stride_kn, length, M, latents, scale, D, L, BLOCK_M, BLOCK_D, ALL, PRECISION
+        )  # fmt: skip
+    else:
+        q_decode += sequence * stride_pb + head * stride_ph
+        k_decode += start * stride_dn + head * stride_dh
+        t, key_decode, query_decode = products_of(
+            q_decode, k_decode, rows, stride_pm, stride_dn, length, M, latents, scale, D, BLOCK_D, PRECISION
+        )  # fmt: skip
+        p = token_weights(
+            t, q_decode, k_decode, rows, stride_pm, stride_dn, length, M, latents, scale, D, L, BLOCK_M, BLOCK_D, ALL,
+            PRECISION,
+        )  # fmt: skip
     if log_weights is not None:
-        log_weights += start
-    s, key, query = read_scores(
-        q + sequence * stride_qb + head * stride_qh, k + start * stride_kn + head * stride_kh, log_weights, rows,
-        stride_qm, stride_kn, length, M, latents, scale, D, BLOCK_D, PRECISION,
-    )  # fmt: skip
+        s += load_numbers(log_weights + start, rows, 1, length, 0.0, True).to(tl.float32)[:, None]
+    s = tl.where((rows < length)[:, None] & (latents < M)[None, :], s, -float("inf"))
     value = load_rows(v + start * stride_vn + head * stride_vh, rows, stride_vn, length, True, DV, BLOCK_DV)
     at = (span * H + head) * M
     before = tl.load(lse + at + latents, mask=latents < M, other=0.0)
@@ -147,7 +181,7 @@ def answer_kernel(
     stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    IN: tl.constexpr, PRECISION: tl.constexpr,
+    ALL: tl.constexpr, IN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """What one block of latents brings to the outputs [N, H, Dv] of a span; a part for each block."""
     head, span, start, length, sequence = span_place(ptr, sequences, H)
@@ -159,12 +193,14 @@ def answer_kernel(
         q, k, v, log_weights, q_decode, k_decode, lse, z, head, span, start, length, sequence, latents, M, scale,
         stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
         stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
-        H, D, DV, L, BLOCK_M, BLOCK_D, BLOCK_DV, PRECISION,
+        H, D, DV, L, BLOCK_M, BLOCK_D, BLOCK_DV, ALL, PRECISION,
     )  # fmt: skip
     read, first, total = factors(s, before)
     if tl.min(tl.min(total, 1), 0) >= LOWEST:
         share = p / total
-        a = tl.dot(share.to(IN), tl.trans(read.to(IN)), input_precision=PRECISION)
+        a = tl.dot(
+            operand(share, IN, PRECISION), tl.trans(operand(read, IN, PRECISION)), input_precision=PRECISION
+        )  # fmt: skip
         a = tl.where(causal, a, 0.0)
         old = share * first[None, :]
     else:
@@ -177,8 +213,8 @@ def answer_kernel(
             weight = column(p, m, BLOCK_M)
             a += weight[:, None] * w
             old += tl.where((tl.arange(0, BLOCK_M) == m)[None, :], (weight * kept)[:, None], 0.0)
-    out = tl.dot(a.to(IN), value.to(IN), input_precision=PRECISION)
-    out = tl.dot(old.to(IN), state.to(IN), out, input_precision=PRECISION)
+    out = tl.dot(operand(a, IN, PRECISION), operand(value, IN, PRECISION), input_precision=PRECISION)
+    out = tl.dot(operand(old, IN, PRECISION), operand(state, IN, PRECISION), out, input_precision=PRECISION)
     y += ((block.to(tl.int64) * N + start) * H + head) * DV
     store_rows(y, rows, H * DV, length, out, DV, BLOCK_DV)
 
@@ -192,7 +228,7 @@ def answer_grad_kernel(
     stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    IN: tl.constexpr, PRECISION: tl.constexpr,
+    ALL: tl.constexpr, IN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one block of latents in a span: of queries a part for each span, of tokens a part for each block.
 
@@ -210,21 +246,27 @@ def answer_grad_kernel(
         q, k, v, log_weights, q_decode, k_decode, lse, z, head, span, start, length, sequence, latents, M, scale,
         stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
         stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
-        H, D, DV, L, BLOCK_M, BLOCK_D, BLOCK_DV, PRECISION,
+        H, D, DV, L, BLOCK_M, BLOCK_D, BLOCK_DV, ALL, PRECISION,
     )  # fmt: skip
     rows_out = (start * H + head) * DV
     slope = load_rows(dy + rows_out, rows, H * DV, length, True, DV, BLOCK_DV)
+    # No product has an accumulated one, transposed, on its left: some versions of Triton compile that wrongly.
     b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
-    of_state = tl.dot(slope.to(IN), tl.trans(state.to(IN)), input_precision=PRECISION)
+    b_turned = tl.where(tl.trans(causal), tl.dot(value, tl.trans(slope), input_precision=PRECISION), 0.0)
+    slope_in = operand(slope, IN, PRECISION)
+    of_state = tl.dot(slope_in, tl.trans(operand(state, IN, PRECISION)), input_precision=PRECISION)
 
     read, first, total = factors(s, before)
     if tl.min(tl.min(total, 1), 0) >= LOWEST:
         share = p / total
-        a = tl.where(causal, tl.dot(share.to(IN), tl.trans(read.to(IN)), input_precision=PRECISION), 0.0)
-        dp = tl.dot(b.to(IN), read.to(IN), of_state * first[None, :], input_precision=PRECISION) / total
+        share_in, read_in = operand(share, IN, PRECISION), operand(read, IN, PRECISION)
+        a_turned = tl.where(
+            tl.trans(causal), tl.dot(read_in, tl.trans(share_in), input_precision=PRECISION), 0.0
+        )  # fmt: skip
+        dp = tl.dot(operand(b, IN, PRECISION), read_in, of_state * first[None, :], input_precision=PRECISION) / total
         g = share * dp
         later = tl.cumsum(g, 0, reverse=True)
-        ds = read * (tl.dot(tl.trans(b).to(IN), share.to(IN), input_precision=PRECISION) - later)
+        ds = read * (tl.dot(operand(b_turned, IN, PRECISION), share_in, input_precision=PRECISION) - later)
         old = share * first[None, :]
         lost = first * tl.sum(g, 0)
     else:
@@ -244,27 +286,29 @@ def answer_grad_kernel(
             old += tl.where(mine, (weight * kept)[:, None], 0.0)
             dp += tl.where(mine, slope_of_p[:, None], 0.0)
             ds += tl.where(mine, slope_of_s[:, None], 0.0)
+        a_turned = tl.trans(a)
         lost = tl.sum(old * dp, 0)
     tl.store(dlse + at + latents, tl.sum(old * of_state, 0) - lost, mask=latents < M)
-    dstate = tl.dot(tl.trans(old).to(IN), slope.to(IN), input_precision=PRECISION)
-    store_rows(dz + at * DV, latents, DV, M, dstate, DV, BLOCK_DV)
+    dstate = tl.dot(tl.trans(slope_in), operand(old, IN, PRECISION), input_precision=PRECISION)
+    store_rows(dz + at * DV, latents, DV, M, tl.trans(dstate), DV, BLOCK_DV)
 
     part = block.to(tl.int64) * N + start
-    dvalue = tl.dot(tl.trans(a).to(IN), slope.to(IN), input_precision=PRECISION)
+    dvalue = tl.dot(operand(a_turned, IN, PRECISION), slope_in, input_precision=PRECISION)
     store_rows(dv + (part * H + head) * DV, rows, H * DV, length, dvalue, DV, BLOCK_DV)
     if dweights is not None:
         tl.store(dweights + part * H + head + rows * H, tl.sum(ds, 1), mask=rows < length)
-    dkey = tl.dot(ds.to(IN), query.to(IN), input_precision=PRECISION) * scale
-    store_rows(dk + (part * H + head) * D, rows, H * D, length, dkey, D, BLOCK_D)
-    dquery = tl.dot(tl.trans(ds).to(IN), key.to(IN), input_precision=PRECISION) * scale
-    store_rows(dq + at * D, latents, D, M, dquery, D, BLOCK_D)
     if y is None:
         delta = tl.sum(p * dp, 1)
     else:  # the same over all blocks
         answer = load_rows(y + rows_out, rows, H * DV, length, True, DV, BLOCK_DV)
         delta = tl.sum(slope.to(tl.float32) * answer.to(tl.float32), 1)
-    ds = p * (dp - delta[:, None])
-    dkey = tl.dot(ds.to(IN), query_decode.to(IN), input_precision=PRECISION) * scale
-    store_rows(dk_decode + (part * H + head) * D, rows, H * D, length, dkey, D, BLOCK_D)
-    dquery = tl.dot(tl.trans(ds).to(IN), key_decode.to(IN), input_precision=PRECISION) * scale
-    store_rows(dq_decode + at * D, latents, D, M, dquery, D, BLOCK_D)
+    dt = p * (dp - delta[:, None])
+    if dk_decode is None:
+        ds += dt
+    else:
+        dkey, dquery = of_scores(dt, key_decode, query_decode, scale, IN, PRECISION)
+        store_rows(dk_decode + (part * H + head) * D, rows, H * D, length, dkey, D, BLOCK_D)
+        store_rows(dq_decode + at * D, latents, D, M, dquery, D, BLOCK_D)
+    dkey, dquery = of_scores(ds, key, query, scale, IN, PRECISION)
+    store_rows(dk + (part * H + head) * D, rows, H * D, length, dkey, D, BLOCK_D)
+    store_rows(dq + at * D, latents, D, M, dquery, D, BLOCK_D)

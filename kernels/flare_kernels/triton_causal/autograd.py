@@ -34,8 +34,8 @@ class _Scan(torch.autograd.Function):
 
 
 def answer(
-    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor, k_decode: Tensor, lse: Tensor,
-    z: Tensor, ptr: Tensor, sequences: Tensor, offsets: Tensor, scale: float, precision: str,
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
+    lse: Tensor, z: Tensor, ptr: Tensor, sequences: Tensor, offsets: Tensor, scale: float, precision: str,
 ) -> Tensor:  # fmt: skip
     """Y [N, H, Dv] in the dtype of `v`, from the states before each span.
 
@@ -44,7 +44,7 @@ def answer(
         k: keys [N, H, D].
         v: values [N, H, Dv], of the dtype of `k`.
         log_weights: [N].
-        q_decode: as `q`.
+        q_decode: as `q`; None, as `k_decode` then is, where tokens and latents read one another by the same scores.
         k_decode: as `k`.
         lse: [K, H, M], before each of the K spans.
         z: [K, H, M, Dv].
@@ -75,5 +75,5 @@ class _Answer(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, offsets, y = ctx.saved_tensors
         found = torch.ops.flare_connect.causal_answer_grad(*tensors, *ctx.settings, offsets, y, dy.contiguous())
-        dq, dk, dv, dweights, *rest = found
-        return dq, dk, dv, None if tensors[3] is None else dweights.to(tensors[3].dtype), *rest, *5 * (None,)
+        of_inputs = [None if x is None else each.to(x.dtype) for x, each in zip(tensors, found, strict=False)]
+        return *of_inputs, *5 * (None,)

@@ -27,8 +27,8 @@ _MOST_OF_TILE = 8192
 _OF_THREAD = 16
 _WARPS = 4, 16
 _ANSWER = (
-    "Tensor q, Tensor k, Tensor v, Tensor? log_weights, Tensor q_decode, Tensor k_decode, Tensor lse, Tensor z,"
-    " Tensor ptr, Tensor sequences, float scale, str precision"
+    "Tensor q, Tensor k, Tensor v, Tensor? log_weights, Tensor? q_decode, Tensor? k_decode, Tensor lse,"
+    " Tensor z, Tensor ptr, Tensor sequences, float scale, str precision"
 )
 _SCHEMAS = {
     "latent_scan": "(Tensor lse, Tensor z, Tensor first_lse, Tensor first_z, Tensor ptr) -> (Tensor, Tensor)",
@@ -80,24 +80,28 @@ def _answer_constants(q: Tensor, k: Tensor, v: Tensor, precision: str) -> tuple[
     """Constants of the kernels that answer, and how many blocks of latents there are."""
     heads, latents, dim = q.shape[-3:]
     block_m = min(_LATENTS, block_of(latents))
-    # Factors of the weights reach far beyond what half precision of 5 exponent bits holds; tf32 has its digits.
-    inside = tl.bfloat16 if k.dtype == torch.bfloat16 else tl.float32
-    how = "tf32" if k.dtype == torch.float16 else precision
+    # Factors of the weights reach far beyond what float16 holds, and several of them, rounded, meet in a product: so
+    # inside they have more digits than what comes in.
+    how = {torch.bfloat16: "tf32", torch.float16: "tf32x3"}.get(k.dtype, precision)
     blocks = SPAN, block_m, block_of(dim), block_of(v.shape[-1])
-    return (heads, dim, v.shape[-1], *blocks, inside, how), -(-latents // block_m)
+    return (heads, dim, v.shape[-1], *blocks, latents <= block_m, tl.float32, how), -(-latents // block_m)
 
 
-def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor, k_decode: Tensor) -> tuple[int, ...]:
-    queries = [(0 if x.dim() == 3 else x.stride(0), x.stride(-3), x.stride(-2)) for x in (q, q_decode)]
-    rows = [(x.stride(0), x.stride(1)) for x in (k, v, k_decode)]
+def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor | None, k_decode: Tensor | None) -> tuple[int, ...]:
+    queries = [(0, 0, 0) if x is None else (0 if x.dim() == 3 else x.stride(0), x.stride(-3), x.stride(-2))
+               for x in (q, q_decode)]  # fmt: skip
+    rows = [(0, 0) if x is None else (x.stride(0), x.stride(1)) for x in (k, v, k_decode)]
     return (*queries[0], *rows[0], *rows[1], *queries[1], *rows[2])
 
 
 def causal_answer(
-    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor, k_decode: Tensor, lse: Tensor,
-    z: Tensor, ptr: Tensor, sequences: Tensor, scale: float, precision: str,
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
+    lse: Tensor, z: Tensor, ptr: Tensor, sequences: Tensor, scale: float, precision: str,
 ) -> Tensor:  # fmt: skip
-    """Y [N, H, Dv] in the dtype of `v`; `lse` and `z` are the states before the spans that `ptr` gives."""
+    """Y [N, H, Dv] in the dtype of `v`; `lse` and `z` are the states before the spans that `ptr` gives.
+
+    Give both `q_decode` and `k_decode`, or neither where tokens and latents read one another by the same scores.
+    """
     constants, blocks = _answer_constants(q, k, v, precision)
     parts = v.new_empty((blocks, *v.shape), dtype=v.dtype if blocks == 1 else torch.float32)
     launch(
@@ -109,14 +113,22 @@ def causal_answer(
 
 
 def causal_answer_grad(
-    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor, k_decode: Tensor, lse: Tensor,
-    z: Tensor, ptr: Tensor, sequences: Tensor, scale: float, precision: str, offsets: Tensor, y: Tensor, dy: Tensor,
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
+    lse: Tensor, z: Tensor, ptr: Tensor, sequences: Tensor, scale: float, precision: str, offsets: Tensor, y: Tensor,
+    dy: Tensor,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of q, k, v, log-weights, q_decode, k_decode, lse, z; `offsets` say which spans a sequence has."""
     constants, blocks = _answer_constants(q, k, v, precision)
     spans, heads, latents = lse.shape
-    rows = [k.new_empty((blocks, *x.shape), dtype=torch.float32) for x in (k, v, k_decode)]
-    queries = [k.new_empty((spans, heads, latents, q.shape[-1]), dtype=torch.float32) for _ in range(2)]
+    # Sums over blocks are in fp32; where there is one, it writes what is returned.
+    rows = [
+        None if x is None else k.new_empty((blocks, *x.shape), dtype=x.dtype if blocks == 1 else torch.float32)
+        for x in (k, v, k_decode)
+    ]
+    queries = [
+        None if x is None else k.new_empty((spans, heads, latents, x.shape[-1]), dtype=torch.float32)
+        for x in (q, q_decode)
+    ]
     dweights = None if log_weights is None else k.new_empty((blocks, len(k), heads), dtype=torch.float32)
     dlse, dz = torch.empty_like(lse), torch.empty_like(z)
     launch(
@@ -125,9 +137,15 @@ def causal_answer_grad(
          queries[0], rows[0], rows[1], dweights, queries[1], rows[2], dlse, dz),
         (len(k), latents, scale), _strides(q, k, v, q_decode, k_decode), constants,
     )  # fmt: skip
-    dk, dv, dk_decode = (each.sum(0).to(x.dtype) for each, x in zip(rows, (k, v, k_decode), strict=True))
-    dq, dq_decode = (_of_queries(each, x, offsets) for each, x in zip(queries, (q, q_decode), strict=True))
-    of_weights = k.new_empty(0) if dweights is None else dweights.sum((0, 2))
+    nothing = k.new_empty(0)
+    dk, dv, dk_decode = (
+        nothing if each is None else each[0] if blocks == 1 else each.sum(0).to(k.dtype) for each in rows
+    )
+    dq, dq_decode = (
+        nothing if each is None or x is None else _of_queries(each, x, offsets)
+        for each, x in zip(queries, (q, q_decode), strict=True)
+    )
+    of_weights = nothing if dweights is None else dweights.sum((0, 2))
     return dq, dk, dv, of_weights, dq_decode, dk_decode, dlse, dz
 
 
@@ -178,12 +196,13 @@ def _fake_answer(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
 
 
 def _fake_answer_grad(
-    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor, k_decode: Tensor, lse: Tensor,
-    z: Tensor, *rest: Any,
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
+    lse: Tensor, z: Tensor, *rest: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     of_weights = k.new_empty(0) if log_weights is None else k.new_empty(len(k), dtype=torch.float32)
     dq, dk, dv, dq_decode, dk_decode = (
-        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v, q_decode, k_decode)
+        k.new_empty(0) if x is None else torch.empty_like(x, memory_format=torch.contiguous_format)
+        for x in (q, k, v, q_decode, k_decode)
     )
     return dq, dk, dv, of_weights, dq_decode, dk_decode, torch.empty_like(lse), torch.empty_like(z)
 
