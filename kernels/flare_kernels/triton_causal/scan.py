@@ -71,14 +71,17 @@ def scan_program(ptr, M, H: tl.constexpr, BLOCK_M: tl.constexpr):
 
 @triton.jit
 def joined(before, part):
-    """Shares of the past and of a part in what follows, and its log-sum-exp; all of it nothing where both are."""
+    """Shares of the past and of a part in what follows, and its log-sum-exp; all of it nothing where both are.
+
+    Quotients are rounded to the nearest: those of `/` are off by a little, and thousands of shares are multiplied.
+    """
     peak = tl.maximum(before, part)
     pivot = tl.where(peak == -float("inf"), 0.0, peak)
     old, new = tl.exp(before - pivot), tl.exp(part - pivot)
     total = old + new
     empty = total == 0.0
     safe = tl.where(empty, 1.0, total)
-    return old / safe, new / safe, tl.where(empty, -float("inf"), pivot + tl.log(safe))
+    return tl.div_rn(old, safe), tl.div_rn(new, safe), tl.where(empty, -float("inf"), pivot + tl.log(safe))
 
 
 @triton.jit
