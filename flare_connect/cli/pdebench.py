@@ -39,27 +39,12 @@ def _prepare_arguments(parser: "ArgumentParser") -> None:
 
 
 def _prepare(args: "Namespace") -> None:
-    from flare_connect.mesh import write_store
-    from flare_datasets.pdebench import PDEBenchGraphs
+    from flare_datasets.pdebench import prepare_pdebench
 
     if Path(args.out).exists() and not args.overwrite:
         raise InputError(f"{args.out} exists: choose another name, or add --overwrite")
-    if not 0 < args.val_fraction < 1:
-        raise InputError(f"`--val_fraction` must lie between 0 and 1, got {args.val_fraction}")
     with opened(args.file, args) as file:
-        train, test = (PDEBenchGraphs(file, split) for split in ("train", "test"))
-        held = max(1, round(args.val_fraction * len(train)))
-        if held >= len(train):
-            raise InputError(f"{args.file} has {len(train)} samples to train on, {held} of which would validate")
-        # What is judged in the end has no say in the training: PDEBench validates on its test split, this does not.
-        ends = (len(train) - held, len(train), len(train) + len(test))
-        splits = {"train": range(ends[0]), "val": range(ends[0], ends[1]), "test": range(ends[1], ends[2])}
-        parameters = {name: getattr(args, name) for name in ("reduced_resolution", "reduced_resolution_t")}
-        write_store(
-            args.out, (mesh for part in (train, test) for mesh in part), splits=splits, progress=True,
-            generator=f"pdebench {file.family.name}", generator_version=1, seed=0,
-            parameters=parameters | {"file": file.path.name, **file.parameters},
-        )  # fmt: skip
+        splits = prepare_pdebench(file, args.out, val_fraction=args.val_fraction)
         fields = ",".join(file.channels)
     print(f"{args.out}: " + ", ".join(f"{len(ids)} {name}" for name, ids in splits.items()) + f"; fields [{fields}]")
 

@@ -55,7 +55,7 @@ def evaluate_pdebench(args: "Namespace") -> None:
     from tqdm import tqdm
 
     from flare_connect.models import FlareConnect, FlareRollout
-    from flare_connect.train.rollout_evaluation import evaluate_on_grid
+    from flare_connect.train import evaluate_on_grid
     from flare_datasets.pdebench import PDEBenchGraphs
     from flare_datasets.pdebench.tensors import checked_initial_step
 
@@ -150,7 +150,7 @@ def _write(args: "Namespace", found: Mapping[str, "PDEBenchErrors"], given: int)
 
 
 def _draw(args: "Namespace", found: Mapping[str, Any], given: int, watch: _Watch, model: Any, graphs: Any) -> None:
-    from flare_connect.train.rollout_evaluation import predict_on_grid
+    from flare_connect.train import predict_on_grid
     from flare_connect.viz import plot_curves, plot_spectra, save_movie
 
     channels, name = _columns(model), Path(args.pdebench).name

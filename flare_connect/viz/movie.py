@@ -125,7 +125,7 @@ class _Frames:
                 (behind,) = axis.plot(x, truth[0], color=FAINT, linewidth=3.0)
                 updates.append((behind.set_ydata, truth))
             (line,) = axis.plot(x, values[0], color=colour)
-            axis.set(xlim=(x[0], x[-1]), ylim=(-most, most) if i == 2 else (low, high))
+            axis.set(xlim=(x[0], x[-1]), ylim=(-1.05 * most, 1.05 * most) if i == 2 else (low, high))
             updates.append((line.set_ydata, values))
         self._name(row, v)
         return updates

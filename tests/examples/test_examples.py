@@ -73,6 +73,29 @@ def test_heat_over_time(repository, tmp_path):
 
 
 @pytest.mark.slow
+def test_pdebench_burgers(repository, tmp_path):
+    """A file as published, what is judged was not trained on, a film of all frames."""
+    from PIL import Image
+
+    from flare_datasets.pdebench import open_pdebench
+
+    out = tmp_path / "burgers"
+    (error,) = run(repository, "05_pdebench_burgers.py", out, "--samples", 20, "--epochs", 1)
+    assert error > 0
+    assert_drawn(out / "curves.png")
+    with Image.open(out / "film.gif") as film:
+        assert film.n_frames == 41
+    file = open_pdebench(out / "1D_Burgers_Sols_Nu0.01.hdf5", reduced_resolution=4)
+    assert (file.family.name, file.parameters, len(file)) == ("burgers", {"Nu": 0.01}, 20)
+    first = {float(frames[0, 0, 0]) for frames in file}
+    assert len(first) == 20
+    with fc.MeshStore(out / "series.h5") as store:
+        starts = {name: {float(store[int(i)].point_data["u"][0, 0]) for i in ids} for name, ids in store.splits.items()}
+    assert starts["test"] == {float(file[i][0, 0, 0]) for i in (0, 1)}
+    assert not starts["test"] & (starts["train"] | starts["val"])
+
+
+@pytest.mark.slow
 def test_your_own_mesh_learns(repository, tmp_path):
     out = tmp_path / "own"
     error, error_of_mean = run(repository, "02_your_own_mesh.py", out, "--files", 16, "--epochs", 20)
