@@ -28,7 +28,7 @@ GIVEN = 10  # frames, as in the benchmark
 def main(out: Path, num_samples: int, epochs: int) -> None:
     # --8<-- [start:generate]
     # Fewer points, shorter waves and half the time of the published files, so that two cores need seconds for it.
-    waves = BurgersConfig(nu=0.01, num_samples=num_samples, num_points=256, num_frames=41, end_time=1.0, max_number=4)
+    waves = BurgersConfig(nu=0.01, num_samples=num_samples, num_points=256, num_frames=41, end_time=1.0, max_number=2)
     path = generate(out / "1D_Burgers_Sols_Nu0.01.hdf5", waves)
     # --8<-- [end:generate]
 
@@ -73,7 +73,7 @@ def main(out: Path, num_samples: int, epochs: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train a rollout on Burgers' equation in a file of PDEBench.")
     parser.add_argument("--samples", type=int, default=100, help="samples of the file; a tenth is the test split")
-    parser.add_argument("--epochs", type=int, default=8, help="passes over the training samples")
+    parser.add_argument("--epochs", type=int, default=12, help="passes over the training samples")
     parser.add_argument("--out", type=Path, default=Path("runs/pdebench_burgers"), help="folder for everything made")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -176,8 +176,9 @@ def _widened(values: np.ndarray, share: float = 0.06) -> tuple[float, float]:
 
 def _label(title: str, t: int, count: int, times: Sequence[float] | None, given: int) -> str:
     parts = [title] if title else []
-    parts.append(f"frame {t:0{len(str(count - 1))}} of {count - 1}")
-    if times is not None:
+    if count > 1:
+        parts.append(f"frame {t:0{len(str(count - 1))}} of {count - 1}")
+    if count > 1 and times is not None:
         parts.append(f"time {float(times[t]):.3g}")
     return ", ".join(parts) + (" (given)" if t < given else "")
 
