@@ -85,7 +85,7 @@ def test_pdebench_burgers(repository, tmp_path):
     assert_drawn(out / "curves.png")
     with Image.open(out / "film.gif") as film:
         assert film.n_frames == 41
-    file = open_pdebench(out / "1D_Burgers_Sols_Nu0.01.hdf5", reduced_resolution=4)
+    file = open_pdebench(out / "1D_Burgers_Sols_Nu0.01.hdf5", reduced_resolution=2)
     assert (file.family.name, file.parameters, len(file)) == ("burgers", {"Nu": 0.01}, 20)
     first = {float(frames[0, 0, 0]) for frames in file}
     assert len(first) == 20

@@ -102,5 +102,4 @@ def test_a_model_is_built(recipe, family, tmp_path, monkeypatch):
     model.fit_statistics([batch])
     loss = window_loss(model, batch, batch.frames[:, : config.data.window], config.unroll, depth=1)
     assert 0 < float(loss.detach()) < torch.inf
-    # Two frames where the velocity is not in the file, one where it is.
-    assert model.config.history == (2 if family == "shallow_water" else 1)
+    assert model.config.history == 2  # shallow water tells where it goes by its change alone
