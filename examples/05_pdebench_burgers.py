@@ -47,7 +47,7 @@ def main(out: Path, num_samples: int, epochs: int) -> None:
         unroll=fc.UnrollConfig(own_steps=1),
         # Small, so that a CPU trains it in a minute; examples/recipes/pdebench has larger ones.
         model=fc.Architecture(channels=32, num_blocks=2, num_heads=4, num_latents=16, num_kv_layers=-1),
-        optimiser=fc.OptimiserConfig(epochs=epochs, learning_rate=5e-3),
+        optimiser=fc.OptimiserConfig(epochs=epochs, learning_rate=2e-3),
         output=str(out / "model"),
     )
     fc.fit(config)
