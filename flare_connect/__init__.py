@@ -43,11 +43,14 @@ if TYPE_CHECKING:
     from .train import UnrollConfig as UnrollConfig
     from .train import evaluate as evaluate
     from .train import fit as fit
+    from .viz import plot_curves as plot_curves
     from .viz import plot_field as plot_field
     from .viz import plot_mesh as plot_mesh
+    from .viz import plot_spectra as plot_spectra
     from .viz import plot_topology as plot_topology
     from .viz import plot_worst as plot_worst
     from .viz import save_fields as save_fields
+    from .viz import save_movie as save_movie
     from .viz import save_series as save_series
 
 __version__ = "0.1.0"
@@ -87,7 +90,17 @@ _HOME = {
         "evaluate",
         "fit",
     ),
-    "viz": ("plot_field", "plot_mesh", "plot_topology", "plot_worst", "save_fields", "save_series"),
+    "viz": (
+        "plot_curves",
+        "plot_field",
+        "plot_mesh",
+        "plot_spectra",
+        "plot_topology",
+        "plot_worst",
+        "save_fields",
+        "save_movie",
+        "save_series",
+    ),
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)
 __all__ += ["__version__"]

@@ -9,7 +9,7 @@ from flare_connect.errors import FlareConnectError
 from .data import GENERATE, PREPARE
 from .fields import PLOT, PREDICT, ROLLOUT
 from .info import INFO
-from .pdebench import PREPARE_PDEBENCH
+from .pdebench import GENERATE_PDEBENCH, PREPARE_PDEBENCH
 from .training import DEMO, EVALUATE, TRAIN, TRAIN_ROLLOUT
 
 
@@ -52,6 +52,7 @@ COMMANDS = {
     "info": INFO,
     "generate": GENERATE,
     "prepare": PREPARE,
+    "generate-pdebench": GENERATE_PDEBENCH,
     "prepare-pdebench": PREPARE_PDEBENCH,
     "train": TRAIN,
     "train-rollout": TRAIN_ROLLOUT,

@@ -1,9 +1,7 @@
-"""`flare-connect prepare-pdebench`, and what `evaluate --pdebench` does: files of PDEBench."""
+"""`flare-connect generate-pdebench` and `prepare-pdebench`: files of PDEBench."""
 
-import csv
-import io
-import json
-import sys
+import dataclasses
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,8 @@ def reading_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--reduced_batch", type=int, default=1, help="one sample of so many")
 
 
-def _opened(path: str, args: "Namespace") -> Any:
+def opened(path: str, args: "Namespace") -> Any:
+    """A file with its strides."""
     from flare_datasets.pdebench import open_pdebench
 
     return open_pdebench(
@@ -40,69 +39,92 @@ def _prepare_arguments(parser: "ArgumentParser") -> None:
 
 
 def _prepare(args: "Namespace") -> None:
-    from flare_connect.mesh import write_store
-    from flare_datasets.pdebench import PDEBenchGraphs
+    from flare_datasets.pdebench import prepare_pdebench
 
     if Path(args.out).exists() and not args.overwrite:
         raise InputError(f"{args.out} exists: choose another name, or add --overwrite")
-    if not 0 < args.val_fraction < 1:
-        raise InputError(f"`--val_fraction` must lie between 0 and 1, got {args.val_fraction}")
-    with _opened(args.file, args) as file:
-        train, test = (PDEBenchGraphs(file, split) for split in ("train", "test"))
-        held = max(1, round(args.val_fraction * len(train)))
-        if held >= len(train):
-            raise InputError(f"{args.file} has {len(train)} samples to train on, {held} of which would validate")
-        # What is judged in the end has no say in the training: PDEBench validates on its test split, this does not.
-        ends = (len(train) - held, len(train), len(train) + len(test))
-        splits = {"train": range(ends[0]), "val": range(ends[0], ends[1]), "test": range(ends[1], ends[2])}
-        parameters = {name: getattr(args, name) for name in ("reduced_resolution", "reduced_resolution_t")}
-        write_store(
-            args.out, (mesh for part in (train, test) for mesh in part), splits=splits, progress=True,
-            generator=f"pdebench {file.family.name}", generator_version=1, seed=0,
-            parameters=parameters | {"file": file.path.name, **file.parameters},
-        )  # fmt: skip
+    with opened(args.file, args) as file:
+        splits = prepare_pdebench(file, args.out, val_fraction=args.val_fraction)
         fields = ",".join(file.channels)
     print(f"{args.out}: " + ", ".join(f"{len(ids)} {name}" for name, ids in splits.items()) + f"; fields [{fields}]")
 
 
-def evaluate_pdebench(args: "Namespace") -> None:
-    """Rolls a split of a file out, and prints and writes the errors of PDEBench."""
-    from rich.console import Console
-    from rich.table import Table
-    from tqdm import tqdm
+# A family of `flare_datasets.pdebench` → where its settings are, their class, what it is.
+_FAMILIES = {
+    "advection": ("advection", "AdvectionConfig", "waves that travel round a circle"),
+    "burgers": ("burgers", "BurgersConfig", "waves that steepen into shocks, round a circle"),
+    "reaction_diffusion": ("reaction_diffusion", "ReactionDiffusionConfig", "growth that spreads, round a circle"),
+    "diffusion_sorption": ("diffusion_sorption", "DiffusionSorptionConfig", "a substance that seeps into a medium"),
+    "compressible_1d": ("compressible_1d", "CompressibleConfig", "a viscous gas in one dimension"),
+    "darcy": ("darcy", "DarcyConfig", "steady flow through two materials"),
+    "diffusion_reaction": ("diffusion_reaction", "DiffusionReactionConfig", "two species that form patterns"),
+    "shallow_water": ("shallow_water", "ShallowWaterConfig", "a round column of water that collapses"),
+    "incompressible": ("incompressible", "IncompressibleConfig", "driven flow in a box, and what it carries"),
+}
 
-    from flare_connect.files import write_atomically
-    from flare_connect.models import FlareRollout
-    from flare_connect.train.rollout_evaluation import evaluate_on_grid
-    from flare_datasets.pdebench import PDEBenchGraphs
-    from flare_datasets.pdebench.tensors import checked_initial_step
 
-    model = FlareRollout.from_pretrained(args.model, device=device_named(args.device))
-    with _opened(args.pdebench, args) as file:
-        given, graphs = checked_initial_step(file, args.initial_step), PDEBenchGraphs(file, args.split)
-        bar = tqdm(graphs, desc="rollouts", unit="sample", total=len(graphs), leave=False)
-        found = evaluate_on_grid(model, bar, graphs.grid.to_grid, initial_step=given, mode=args.mode)
-    table = Table(title=f"{args.model} on split {args.split!r} of {args.pdebench}, after {given} frames ({args.mode})")
-    for column in ("error", *found):
-        table.add_column(column, justify="left" if column == "error" else "right")
-    scalars = {name: errors.scalars() for name, errors in found.items()}
-    for metric in next(iter(scalars.values())):
-        table.add_row(metric, *(f"{each[metric]:.4g}" for each in scalars.values()))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    steps = {name: errors.steps() for name, errors in found.items()}
-    if args.json:
-        whole = {
-            name: {"mean": scalars[name], "steps": {m: s.tolist() for m, s in steps[name].items()}} for name in found
-        }
-        head = {"file": Path(args.pdebench).name, "split": args.split, "initial_step": given, "mode": args.mode}
-        write_atomically(args.json, json.dumps(head | whole, indent=2).encode() + b"\n")
-    if args.csv:
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["frame", *(f"{name} {metric}" for name in found for metric in steps[name])])
-        columns = [values.tolist() for name in found for values in steps[name].values()]
-        writer.writerows([given + t, *row] for t, row in enumerate(zip(*columns, strict=True)))
-        write_atomically(args.csv, text.getvalue().encode())
+def _generate_arguments(parser: "ArgumentParser") -> None:
+    # A parser of its own for each: none takes the settings of another.
+    chosen = parser.add_subcommands(dest="family", title="families", metavar="FAMILY", help="which one")
+    for name, (module, config, summary) in _FAMILIES.items():
+        inner = type(parser)(description=f"{summary[0].upper()}{summary[1:]}.", formatter_class=parser.formatter_class)
+        inner.add_argument("--out", type=str, required=True, help="file to write, best under its published name")
+        inner.add_argument("--samples", type=int, required=True, help="how many")
+        inner.add_argument("--device", type=str, default="auto", help="'auto', 'cpu' or 'cuda'")
+        inner.add_argument("--batch_size", type=int, default=None, help="samples solved at once")
+        inner.add_argument("--overwrite", action="store_true", help="replace a file made with other settings")
+        inner.add_argument("--quiet", action="store_true", help="no progress bar")
+        inner.add_argument("--config", action="config", help="YAML file with these settings")
+        inner.add_class_arguments(_config_class(module, config), None, skip={"num_samples"})
+        chosen.add_subcommand(name, inner, help=summary)
+
+
+def _generate(args: "Namespace") -> None:
+    from flare_datasets.pdebench import open_pdebench
+    from flare_datasets.pdebench.solvers import one_d_generation, two_d_generation
+
+    chosen, (module, name, _) = args[args.family], _FAMILIES[args.family]
+    kind = _config_class(module, name)
+    given = {f.name: chosen[f.name] for f in dataclasses.fields(kind) if f.name != "num_samples"}
+    config = kind(num_samples=chosen.samples, **given)
+    _check_name(chosen.out, config)
+    generate = one_d_generation.generate if hasattr(config, "num_points") else two_d_generation.generate
+    sizes = {} if chosen.batch_size is None else {"batch_size": chosen.batch_size}
+    path = generate(
+        chosen.out, config, device=str(device_named(chosen.device)), progress=not chosen.quiet,
+        overwrite=chosen.overwrite, **sizes,
+    )  # fmt: skip
+    with open_pdebench(path, pde=args.family) as file:
+        space, fields = " × ".join(map(str, file.shape)), ", ".join(file.channels)
+        print(f"{path}: {len(file)} samples of {fields} at {space} points, {file.num_frames} frames")
+
+
+def _check_name(out: str, config: Any) -> None:
+    """What a reader finds in a file's name only, or finds there as well, must be true."""
+    from flare_datasets.pdebench.names import boundary_in_name
+
+    folder = Path(out).parent
+    if not folder.is_dir():
+        raise InputError(f"cannot write {out!r}: the folder {str(folder)!r} does not exist")
+    wanted = getattr(config, "boundary", None) if config.pde == "compressible_1d" else None
+    if wanted is not None and boundary_in_name(out) != wanted:
+        raise InputError(
+            f"`--out` must have {wanted!r} between underscores, since files of compressible flow tell their boundary "
+            f"by name only: 1D_CFD_Rand_Eta0.01_Zeta0.01_{wanted}_Train.hdf5, for example; got {Path(out).name!r}"
+        )
+
+
+def _config_class(module: str, name: str) -> Any:
+    return getattr(import_module(f"flare_datasets.pdebench.solvers.{module}"), name)
+
+
+GENERATE_PDEBENCH = Command(
+    summary="fill a file of PDEBench with solvers of its equations",
+    details="The layout is that of the published files. Run the same command again after an interruption.\n"
+    "Example: flare-connect generate-pdebench burgers --nu 0.01 --samples 1000 --out 1D_Burgers_Sols_Nu0.01.hdf5",
+    arguments=_generate_arguments,
+    work=_generate,
+)
 
 
 PREPARE_PDEBENCH = Command(

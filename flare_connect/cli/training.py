@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flare_connect.errors import InputError
 
 from .command import Command, device_named, model_argument
-from .pdebench import evaluate_pdebench, reading_arguments
+from .pdebench_evaluation import evaluate_pdebench, pdebench_arguments, refuse_pdebench_arguments
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -50,19 +50,14 @@ def _evaluate_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--split", type=str, default="test", help="which split")
     parser.add_argument("--json", type=str, default=None, help="also write the errors to this file")
     parser.add_argument("--device", type=str, default="auto", help="'auto', 'cpu' or 'cuda'")
-    of_rollouts = parser.add_argument_group("only with --pdebench")
-    reading_arguments(of_rollouts)
-    of_rollouts.add_argument("--initial_step", type=int, default=None, help="frames that are given; as published")
-    of_rollouts.add_argument(
-        "--mode", choices=["exact", "pdebench"], default="exact", help="means over samples, or as in published tables"
-    )
-    of_rollouts.add_argument("--csv", type=str, default=None, help="also write the errors of each frame to this file")
+    pdebench_arguments(parser)
 
 
 def _evaluate(args: "Namespace") -> None:
     if (args.data is None) == (args.pdebench is None):
         raise InputError("give either `--data`, a prepared data set, or `--pdebench`, a file of PDEBench")
     if args.pdebench is None:
+        refuse_pdebench_arguments(args)
         _evaluate_surrogate(args)
     else:
         evaluate_pdebench(args)
@@ -136,7 +131,7 @@ TRAIN_ROLLOUT = Command(
 EVALUATE = Command(
     summary="errors of a trained model on a split",
     details="Relative L2 of each field beside that of predicting the training mean, worst mesh, peak error.\n"
-    "Of a file of PDEBench: its six errors of rollouts, beside those of nothing ever changing.",
+    "Of a file of PDEBench: its six errors of rollouts beside those of nothing ever changing, curves, spectra, a film.",
     arguments=_evaluate_arguments,
     work=_evaluate,
 )

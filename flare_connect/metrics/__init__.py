@@ -11,6 +11,7 @@ from flare_connect.metrics.jumps import JumpPairs, jump_error, jump_pairs
 from flare_connect.metrics.mesh_errors import MeshErrors, evaluate_fields
 from flare_connect.metrics.pdebench import PDEBenchErrors, PDEBenchMetrics, pdebench_errors
 from flare_connect.metrics.peak import PeakError, peak_error
+from flare_connect.metrics.spectra import Spectra, SpectraMetrics
 from flare_connect.metrics.summary import Ratio, Summary, compare_models, paired_ratio, summarise, summarise_splits
 from flare_connect.metrics.thickness import ThicknessErrors, combine, element_size, error_against_thickness
 
@@ -33,6 +34,8 @@ __all__ = [
     "PDEBenchMetrics",
     "PDEBenchErrors",
     "pdebench_errors",
+    "SpectraMetrics",
+    "Spectra",
     "Summary",
     "summarise",
     "summarise_splits",

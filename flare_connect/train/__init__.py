@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .rollout_config import RolloutTrainConfig as RolloutTrainConfig
     from .rollout_config import SeriesConfig as SeriesConfig
     from .rollout_config import UnrollConfig as UnrollConfig
+    from .rollout_evaluation import evaluate_on_grid as evaluate_on_grid
+    from .rollout_evaluation import predict_on_grid as predict_on_grid
     from .run import TrainResult as TrainResult
     from .run import fit as fit
 
@@ -24,6 +26,7 @@ _HOME = {
     "evaluation": ("FieldError", "compare", "evaluate"),
     "losses": ("relative_l2", "relative_l2_loss"),
     "rollout_config": ("RolloutTrainConfig", "SeriesConfig", "UnrollConfig"),
+    "rollout_evaluation": ("evaluate_on_grid", "predict_on_grid"),
     "run": ("TrainResult", "fit"),
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)

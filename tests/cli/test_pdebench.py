@@ -2,15 +2,17 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import flare_connect as fc
 from flare_connect.cli import main
 from flare_connect.metrics.pdebench import pdebench_errors
-from flare_datasets.pdebench import open_pdebench, write_pdebench
+from flare_datasets.pdebench import PDEBenchGraphs, open_pdebench, write_pdebench
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
 POINTS, FRAMES, GIVEN = 16, 14, 10
@@ -73,17 +75,131 @@ def test_rollouts_are_scored(folder, tmp_path, mode):
     assert [float(row["model rmse"]) for row in rows] == pytest.approx(found["model"]["steps"]["rmse"])
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """What each drawing function was given, by its name; it draws all the same."""
+    import flare_connect.viz as viz
+
+    given = {}
+
+    def watched(name, draw):
+        def call(*args, **options):
+            given[name] = (args, options)
+            return draw(*args, **options)
+
+        return call
+
+    for name in ("plot_curves", "plot_spectra", "save_movie"):
+        monkeypatch.setattr(viz, name, watched(name, getattr(viz, name)))
+    return given
+
+
+def rolled(folder, split, **strides):
+    """Truth and rollouts of a split [B, X, T, 1], without the command line."""
+    file = open_pdebench(folder / "1D_Advection_Sols_beta1.0.hdf5", **strides)
+    model = fc.FlareRollout.from_pretrained(folder / "run")
+    truth = torch.from_numpy(np.stack([file[int(i)] for i in file.split(split)]))
+    guesses = truth.clone()
+    for guess, mesh in zip(guesses, PDEBenchGraphs(file, split), strict=True):
+        frames = model.rollout(mesh, {"u": mesh.point_data["u"][:, :GIVEN]}, FRAMES - GIVEN)["u"]
+        guess[:, GIVEN:, 0] = frames[:-1]
+    return truth, guesses
+
+
+def test_pictures_show_what_was_predicted(folder, tmp_path, drawn, capsys):
+    truth, guesses = rolled(folder, "train", reduced_batch=3)
+    files = {name: str(tmp_path / name) for name in ("curves.png", "spectrum.png", "film.gif")}
+    options = [f"--{name.split('.')[0].replace('film', 'movie')}={path}" for name, path in files.items()]
+    options += ["--split", "train", "--reduced_batch", "3"]
+    file = str(folder / "1D_Advection_Sols_beta1.0.hdf5")
+    assert main(["evaluate", "--pdebench", file, "--model", str(folder / "run"), *options]) == 0
+    told = capsys.readouterr().out
+    assert all(path in told and os.path.getsize(path) > 5_000 for path in files.values())
+    (errors,), options = drawn["plot_curves"]
+    expected = pdebench_errors(guesses, truth, initial_step=GIVEN)
+    for metric in ("nrmse", "rmse"):
+        torch.testing.assert_close(errors["model"].values[metric], expected.values[metric], rtol=1e-3, atol=1e-6)
+    assert (options["channels"], options["initial_step"], options["window"]) == (["u"], GIVEN, 4)
+    (spectra,), _ = drawn["plot_spectra"]
+    assert spectra.frames == (10, 11, 13)
+    power = torch.fft.rfft(truth[..., 0].double(), dim=1).abs().square().mean(0) / POINTS**2  # [K, T]
+    torch.testing.assert_close(spectra.truth[0], power.T[list(spectra.frames)])
+    # One sample in the middle of all: as many are better as are worse, give or take one.
+    each = [
+        pdebench_errors(p[None], y[None], initial_step=GIVEN).scalars()["nrmse"]
+        for p, y in zip(guesses, truth, strict=True)
+    ]
+    median = sorted(range(len(each)), key=each.__getitem__)[len(each) // 2]
+    (right, guess, _), options = drawn["save_movie"]
+    torch.testing.assert_close(right, truth[median])
+    torch.testing.assert_close(guess, guesses[median], rtol=1e-3, atol=1e-4)
+    assert options["given"] == GIVEN
+    with Image.open(files["film.gif"]) as film:
+        assert film.n_frames == FRAMES
+
+
+def test_a_sample_is_chosen(folder, tmp_path, drawn):
+    file, film = str(folder / "1D_Advection_Sols_beta1.0.hdf5"), str(tmp_path / "film.gif")
+    options = ["--movie", film, "--sample", "1"]
+    assert main(["evaluate", "--pdebench", file, "--model", str(folder / "run"), *options]) == 0
+    truth, guesses = rolled(folder, "test")
+    (right, guess, _), options = drawn["save_movie"]
+    torch.testing.assert_close(right, truth[1])
+    torch.testing.assert_close(guess, guesses[1], rtol=1e-3, atol=1e-4)
+    assert options["title"] == "1D_Advection_Sols_beta1.0.hdf5, sample 1"
+
+
+def test_what_is_steady_is_scored(tmp_path):
+    """Darcy flow: a surrogate of one shot, beside the training mean; a model of the other kind is refused."""
+    file, out, run = str(tmp_path / "2D_DarcyFlow_beta1.0_Train.hdf5"), str(tmp_path / "d.h5"), str(tmp_path / "run")
+    sizes = ["--samples", "20", "--resolution", "8", "--quiet", "--device", "cpu"]
+    assert main(["generate-pdebench", "darcy", "--out", file, *sizes]) == 0
+    assert main(["prepare-pdebench", file, "--out", out]) == 0
+    small = ["--model.channels=16", "--model.num_blocks=1", "--model.num_latents=4", "--optimiser.epochs=2"]
+    data = ["--data.path", out, "--data.outputs", "[u]", "--data.inputs", "[nu]"]
+    assert main(["train", *data, *small, "--output", run, "--accelerator", "cpu", "--progress", "false"]) == 0
+    pictures = [f"--{name}={tmp_path / file}" for name, file in (("curves", "c.png"), ("spectrum", "s.png"))]
+    pictures += [f"--movie={tmp_path / 'film.gif'}", f"--json={tmp_path / 'e.json'}"]
+    assert main(["evaluate", "--pdebench", file, "--model", run, *pictures]) == 0
+    found = json.loads((tmp_path / "e.json").read_text())
+    opened, store = open_pdebench(file), fc.MeshStore(out)
+    truth = torch.from_numpy(np.stack([opened[int(i)] for i in opened.split("test")]))
+    model = fc.FlareConnect.from_pretrained(run)
+    guess = torch.stack([model.predict(store[int(i)])["u"].reshape(8, 8, 1, 1) for i in store.split("test")])
+    mean = torch.cat([store[int(i)].point_data["u"] for i in store.split("train")]).mean().expand_as(truth)
+    for name, values in (("model", guess), ("mean", mean)):
+        expected = pdebench_errors(values, truth, initial_step=0, batch_size=1).scalars()
+        assert found[name]["mean"] == {key: pytest.approx(e, rel=1e-3, nan_ok=True) for key, e in expected.items()}
+    for picture in ("c.png", "s.png", "film.gif"):
+        assert (tmp_path / picture).stat().st_size > 3_000
+
+
+def test_models_of_the_other_kind_are_refused(folder, tmp_path, capsys):
+    darcy = str(tmp_path / "d.hdf5")
+    assert main(["generate-pdebench", "darcy", "--out", darcy, "--samples", "10", "--resolution", "8", "--quiet"]) == 0
+    assert main(["evaluate", "--pdebench", darcy, "--model", str(folder / "run")]) == 2
+    assert "holds a model of kind 'FlareRollout', not 'FlareConnect'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["evaluate", "--pdebench", "FILE", "--sample", "1"], "`--sample` does nothing without `--movie`"),
+        (["evaluate", "--pdebench", "FILE", "--movie", "a.gif", "--sample", "9"], "there is no sample 9"),
+        (["evaluate", "--pdebench", "FILE", "--movie", "a.avi"], "the extension must be .gif or .mp4"),
+        (["evaluate", "--pdebench", "FILE", "--curves", "no/a.png"], "the folder 'no' does not exist"),
+        (["evaluate", "--pdebench", "FILE", "--spectrum", "a.gif"], "the extension must be one of .png"),
+        (["evaluate", "--data", "x.h5", "--curves", "a.png"], "`--curves` does nothing with `--data`"),
         (["evaluate"], "give either `--data`"),
         (["evaluate", "--data", "x.h5", "--pdebench", "y.h5"], "give either `--data`"),
         (["evaluate", "--pdebench", "FILE", "--initial_step", "14"], "`initial_step` must be from 1 to 13"),
         (["evaluate", "--pdebench", "FILE", "--reduced_resolution", "99"], "reduced_resolution"),
     ],
 )
-def test_mistakes_are_named(folder, capsys, arguments, message):
+def test_mistakes_are_named(folder, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
     file = str(folder / "1D_Advection_Sols_beta1.0.hdf5")
     arguments = [file if argument == "FILE" else argument for argument in arguments]
     assert main([*arguments, "--model", str(folder / "run")]) == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

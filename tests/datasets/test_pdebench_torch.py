@@ -7,8 +7,9 @@ from fixtures_pdebench import ALL, BY_NAME
 from torch.utils.data import DataLoader
 from torch_geometric.loader import DataLoader as GraphLoader
 
+from flare_connect.errors import ConfigError, StoreError
 from flare_connect.mesh import MeshStore, find_periodic_pairs, write_store
-from flare_datasets.pdebench import PDEBenchDataset, PDEBenchGraphs, grid_mesh, open_pdebench
+from flare_datasets.pdebench import PDEBenchDataset, PDEBenchGraphs, grid_mesh, open_pdebench, prepare_pdebench
 
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.pde)
@@ -122,3 +123,28 @@ def test_graphs_from_two_workers_and_as_a_prepared_data_set(tmp_path):
         assert torch.equal(store[4].point_data["u"], graphs[4].point_data["u"])
         assert float(store[4].global_data["Nu"]) == pytest.approx(0.001)
         assert torch.equal(store[4].periodic_pairs, graphs[4].periodic_pairs)
+
+
+def test_a_file_as_a_data_set(tmp_path):
+    """The published test split, and samples to validate with from the end of the rest."""
+    case = BY_NAME["diffusion_reaction"]
+    file = open_pdebench(case.write(tmp_path), test_ratio=0.2, reduced_resolution=2, reduced_resolution_t=3)
+    splits = prepare_pdebench(file, tmp_path / "d.h5", val_fraction=0.25, progress=False)
+    assert splits == {"train": range(6), "val": range(6, 8), "test": range(8, 10)}
+    with MeshStore(tmp_path / "d.h5") as store:
+        assert {name: store.split(name).tolist() for name in splits} == {n: list(ids) for n, ids in splits.items()}
+        for i in range(10):  # a group file: the last ones are the test
+            for v, name in enumerate(("u", "v")):
+                expected = torch.from_numpy(case.values[i, ::2, ::2, ::3, v]).flatten(0, 1)
+                assert torch.equal(store[i].point_data[name], expected)
+        assert store.attrs["parameters"]["reduced_resolution"] == 2
+
+
+def test_a_data_set_needs_samples_of_each_split(tmp_path):
+    file = open_pdebench(BY_NAME["incompressible"].write(tmp_path), test_ratio=0.7)
+    for share in (-0.1, 1.0, "half"):
+        with pytest.raises(ConfigError, match=r"`val_fraction` must be a number in \[0, 0.9\]"):
+            prepare_pdebench(file, tmp_path / "d.h5", val_fraction=share, progress=False)
+    with pytest.raises(StoreError, match="has 1 samples to train on, 1 of which would validate: take more"):
+        prepare_pdebench(file, tmp_path / "d.h5", progress=False)
+    assert not (tmp_path / "d.h5").exists()

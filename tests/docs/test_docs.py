@@ -36,7 +36,12 @@ def test_site_builds_strictly(repository, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("example", "page"), [("01_first_surrogate.py", "tour.md"), ("02_your_own_mesh.py", "your-own-mesh.md")]
+    ("example", "page"),
+    [
+        ("01_first_surrogate.py", "tour.md"),
+        ("02_your_own_mesh.py", "your-own-mesh.md"),
+        ("05_pdebench_burgers.py", "pdebench.md"),
+    ],
 )
 def test_every_marked_section_of_an_example_is_shown(repository, example, page):
     code = (repository / "examples" / example).read_text()
@@ -44,7 +49,7 @@ def test_every_marked_section_of_an_example_is_shown(repository, example, page):
     assert starts
     assert sorted(starts) == sorted(re.findall(r"--8<-- \[end:(\w+)\]", code))
     shown = re.findall(rf'--8<-- "examples/{re.escape(example)}:(\w+)"', (repository / "docs" / page).read_text())
-    # The imports of the second example need no words.
+    # Imports need no words.
     assert sorted({*shown, "imports"}) == sorted(starts)
 
 

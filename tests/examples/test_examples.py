@@ -15,12 +15,12 @@ import torch
 import flare_connect as fc
 
 
-def run(repository, name, out, *options, called="--out"):
+def run(repository, name, out, *options, called="--out", threads=2):
     """Runs an example in a process of its own; returns the numbers of its last line."""
     done = subprocess.run(
         [sys.executable, repository / "examples" / name, *map(str, options), called, out],
         cwd=out.parent,
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
         timeout=240,
@@ -70,6 +70,33 @@ def test_heat_over_time(repository, tmp_path):
     heat = (series * volume).sum(0)
     torch.testing.assert_close(heat, heat[:1].expand_as(heat), rtol=1e-5, atol=0.0)
     assert (series.max(0).values.diff() < 0).all()
+
+
+@pytest.mark.slow
+def test_pdebench_burgers(repository, tmp_path):
+    """A file as published, what is judged was not trained on, a film of all frames."""
+    from PIL import Image
+
+    from flare_datasets.pdebench import open_pdebench
+
+    out = tmp_path / "burgers"
+    # Many small operations: beside other tests, two threads would mostly wait for each other.
+    (error,) = run(repository, "05_pdebench_burgers.py", out, "--samples", 20, "--epochs", 2, threads=1)
+    assert error > 0
+    assert_drawn(out / "curves.png")
+    with Image.open(out / "film.gif") as film:
+        assert film.n_frames == 41
+    file = open_pdebench(out / "1D_Burgers_Sols_Nu0.01.hdf5", reduced_resolution=2)
+    assert (file.family.name, file.parameters, len(file)) == ("burgers", {"Nu": 0.01}, 20)
+    first = [frames[:, 0, 0].tobytes() for frames in file]
+    assert len(set(first)) == 20
+    with fc.MeshStore(out / "series.h5") as store:
+        starts = {
+            name: {store[int(i)].point_data["u"][:-1, 0].numpy().tobytes() for i in ids}  # the last node is the first
+            for name, ids in store.splits.items()
+        }
+    assert starts["test"] == set(first[:2])
+    assert not starts["test"] & (starts["train"] | starts["val"])
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ _HOME = {
     "families": ("FAMILIES", "Family", "Stored"),
     "tensors": ("PDEBenchDataset", "PDEBenchSample"),
     "graphs": ("PDEBenchGraphs", "GridMesh", "grid_mesh"),
+    "preparing": ("prepare_pdebench",),
     "writer": ("PDEBenchWriter", "write_pdebench"),
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)
