@@ -20,6 +20,7 @@ class SeriesConfig:
         directional: as in `DataConfig`.
         boundary: as in `DataConfig`.
         harmonic: as in `DataConfig`.
+        held: stepped field → named sets on whose nodes it does not change, see `RolloutConfig`.
         train_split: split to train on.
         val_split: split to validate on by rollouts, and to choose the best weights by.
         batch_size: series a step.
@@ -39,6 +40,7 @@ class SeriesConfig:
     directional: tuple[str, ...] = ()
     boundary: dict[str, str] = field(default_factory=dict)
     harmonic: str = ""
+    held: dict[str, tuple[str, ...]] = field(default_factory=dict)
     train_split: str = "train"
     val_split: str = "val"
     batch_size: int = 8
