@@ -17,16 +17,7 @@ from flare_datasets.holed_channels.layouts import BEFORE, BEHIND, LENGTH, blocke
 
 COUNTS = {"num_train": 2, "num_val": 1, "num_test": 1, "num_more": 1}
 CONFIG = HoledChannelConfig(
-    num_train=2,
-    num_val=1,
-    num_test=1,
-    num_more=1,
-    num_nodes=350,
-    num_frames=4,
-    time_step=0.02,
-    spin_up=0.02,
-    more_holes=(5, 5),
-    seed=3,
+    **COUNTS, num_nodes=350, num_frames=4, time_step=0.02, spin_up=0.02, more_holes=(5, 5), seed=3
 )
 
 

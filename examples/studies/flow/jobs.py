@@ -105,6 +105,14 @@ class Crew:
     def __init__(self, path: Path, size: str, per_gpu: int, out: Path) -> None:
         self.settings, self.per_gpu = (path, size, out), per_gpu
         self.common = provenance()
+        self.pool: ProcessPoolExecutor | None = None
+        self.places: list[str] = []
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
 
     def run(self, jobs: list[Job], results: Results, *, alone: bool = False) -> None:
         """Every run that is not in the results yet; `alone`: one at a time, since the work of others shows in times."""
@@ -112,21 +120,33 @@ class Crew:
         if not waiting:
             return
         gpus = torch.cuda.device_count()
-        places = [f"cuda:{i}" for _ in range(1 if alone else self.per_gpu) for i in range(gpus)] or ["cpu"]
-        context = multiprocessing.get_context("spawn")  # CUDA may have started in this process
-        free = context.SimpleQueue()
-        for place in places[: 1 if alone else len(places)]:
-            free.put(place)
-        count = min(len(waiting), 1 if alone else len(places))
-        with ProcessPoolExecutor(
-            count, mp_context=context, initializer=_start, initargs=(free, *self.settings)
-        ) as pool:
-            submitted = {pool.submit(_rows, job): job for job in waiting}
-            for done, future in enumerate(as_completed(submitted), 1):
-                rows = [row | asdict(submitted[future]) | self.common for row in future.result()]
-                results.add(rows)
-                for row in rows:
-                    print(f"[{done}/{len(waiting)}] {_told(row)}", flush=True)
+        places = [f"cuda:{i}" for _ in range(self.per_gpu) for i in range(gpus)] or ["cpu"]
+        pool = self._pool(places[:1] if alone else places)
+        submitted = {pool.submit(_rows, job): job for job in waiting}
+        for done, future in enumerate(as_completed(submitted), 1):
+            rows = [row | asdict(submitted[future]) | self.common for row in future.result()]
+            results.add(rows)
+            for row in rows:
+                print(f"[{done}/{len(waiting)}] {_told(row)}", flush=True)
+
+    def _pool(self, places: list[str]) -> ProcessPoolExecutor:
+        """Those who work in these places; they stay from stage to stage, since to start takes long."""
+        if self.pool is None or self.places != places:
+            self._end()
+            context = multiprocessing.get_context("spawn")  # CUDA may have started in this process
+            free = context.SimpleQueue()
+            for place in places:
+                free.put(place)
+            self.places = places
+            self.pool = ProcessPoolExecutor(
+                len(places), mp_context=context, initializer=_start, initargs=(free, *self.settings)
+            )
+        return self.pool
+
+    def _end(self) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+        self.pool = None
 
 
 def provenance() -> Row:

@@ -27,7 +27,7 @@ from contestants import CONTESTANTS
 from jobs import Crew, Job, Results, provenance
 
 HERE = Path(__file__).parent
-RATES = (1e-3, 3e-3, 8e-3)
+RATES = (5e-4, 1e-3, 3e-3, 6e-3)
 TIMED = 2.0
 
 
@@ -41,13 +41,17 @@ def main(args: argparse.Namespace) -> None:
     results = Results(args.out / "flow_quick.json" if args.quick else args.results / "flow.json")
     results.check_machine(provenance()["machine"])
     preparing.Graphs.of(data, size, progress=True)  # costs of anchors into their cache, once for all processes
-    crew = Crew(data, size, args.per_gpu, args.out)
+    with Crew(data, size, args.per_gpu, args.out) as crew:
+        run(crew, results, args, size)
+    print(report.table(results.rows))
+
+
+def run(crew: Crew, results: Results, args: argparse.Namespace, size: str) -> None:
+    """All stages."""
     crew.run([Job(stage="time", model=m, size=size, seconds=TIMED) for m in args.models], results, alone=True)
     rates = [args.learning_rate] if args.learning_rate else list(RATES)
     own = list(dict.fromkeys(CONTESTANTS[m].rate_of or m for m in args.models))
     if len(rates) > 1:
-        if missing := [m for m in own if m not in args.models]:
-            raise SystemExit(f"learning rates are those of {missing[0]!r}: name it among --models, or --learning_rate")
         shorter = args.seconds / 3
         tuning = [
             Job(
@@ -64,7 +68,6 @@ def main(args: argparse.Namespace) -> None:
         for seed, m in itertools.product(range(args.seeds), args.models)
     ]  # fmt: skip
     crew.run([Job(stage="train", model="persistence", size=size, seconds=0.0), *final], results)
-    print(report.table(results.rows))
 
 
 def arguments() -> argparse.Namespace:
@@ -87,6 +90,9 @@ def arguments() -> argparse.Namespace:
         args.seconds, args.seeds, args.learning_rate = min(args.seconds, 4.0), 1, args.learning_rate or 3e-3
     if args.models is None:
         args.models = ["ours", "MeshGraphNet"] if args.quick else list(CONTESTANTS)
+    missing = [CONTESTANTS[m].rate_of for m in args.models if CONTESTANTS[m].rate_of not in ("", *args.models)]
+    if missing and args.learning_rate is None:
+        parser.error(f"learning rates are those of {missing[0]!r}: name it among --models, or give --learning_rate")
     for name in ("seconds", "seeds", "per_gpu", "workers", "learning_rate"):
         value = getattr(args, name)
         if value is not None and value <= 0:
