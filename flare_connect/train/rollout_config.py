@@ -79,7 +79,8 @@ class UnrollConfig:
         noise: standard deviation of what is added to the frames that are read, in units of the usual change from frame
             to frame; the frame to predict stays true.
 
-    Good values: `own_steps` 2 to 4, or noise 0.1 where there is time for neither.
+    Good values: `own_steps` 2 to 4, and noise 0.1 to 0.3. Without noise ripples as fine as the smallest elements may
+    grow in long rollouts: true frames hold none, so nothing teaches a model to smooth them.
     Source: pushforward, arXiv 2202.03376; noise, arXiv 2010.03409.
     """
 
