@@ -11,8 +11,8 @@ from flare_connect.train import UnrollConfig
 
 TOLERANCE = 0.1
 _ALONE = {"attention": False, "anchors": "none", "boundary_tokens": False, "quadrature": False}
-# How each kind is taught: ours on its own predictions, the peer on noise as it was published; and the other way.
-_OWN, _NOISE = UnrollConfig(own_steps=2, noise=0.1), UnrollConfig(own_steps=0, noise=0.3)
+# How each kind is taught: ours on its own predictions too, the peer on noise alone as it was published; and crosswise.
+_OWN, _NOISE = UnrollConfig(own_steps=2, noise=0.3), UnrollConfig(own_steps=0, noise=0.3)
 
 
 @dataclass(frozen=True, kw_only=True)

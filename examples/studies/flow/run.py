@@ -48,7 +48,11 @@ def main(args: argparse.Namespace) -> None:
 
 def run(crew: Crew, results: Results, args: argparse.Namespace, size: str) -> None:
     """All stages."""
-    crew.run([Job(stage="time", model=m, size=size, seconds=TIMED) for m in args.models], results, alone=True)
+    crew.run(
+        [Job(stage="time", model=m, size=size, seconds=min(TIMED, args.seconds)) for m in args.models],
+        results,
+        alone=True,
+    )
     rates = [args.learning_rate] if args.learning_rate else list(RATES)
     own = list(dict.fromkeys(CONTESTANTS[m].rate_of or m for m in args.models))
     if len(rates) > 1:
