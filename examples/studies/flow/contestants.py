@@ -42,6 +42,7 @@ CONTESTANTS = {
     "no anchors": Contestant(changes={"anchors": "none"}, rate_of="ours"),
     "no attention": Contestant(changes=_ALONE, rate_of="ours"),
     "no memory": Contestant(rollout={"memory": False}, rate_of="ours"),
+    "no attention, no memory": Contestant(changes=_ALONE, rollout={"memory": False}, rate_of="ours"),
     "no differences": Contestant(rollout={"differences": 0}, rate_of="ours"),
 }
 SIZES = {
