@@ -52,8 +52,9 @@ def main(out: Path, num_plates: int, num_nodes: int, epochs: int) -> None:
     config = fc.RolloutTrainConfig(
         data=fc.SeriesConfig(path=str(out / "series.h5"), fields=("temperature",), batch_size=4, window=8),
         # Three of its own predictions in a row, at most, and then the one that is learned: a rollout reads what it
-        # wrote, and a model that has only seen true frames does not know how its own look.
-        unroll=fc.UnrollConfig(own_steps=3),
+        # wrote, and a model that has only seen true frames does not know how its own look. Noise on what it reads
+        # teaches it to smooth what is as fine as the elements: true frames have nothing of it, and it would grow.
+        unroll=fc.UnrollConfig(own_steps=3, noise=0.3),
         model=fc.Architecture(channels=32, num_blocks=2, num_heads=4, num_latents=16, num_kv_layers=-1),
         optimiser=fc.OptimiserConfig(epochs=epochs, learning_rate=5e-3),
         output=str(out / "model"),

@@ -36,6 +36,7 @@ class Generator:
         unit: one sample, in a word.
         units: unit of every field.
         draw: a sample from configuration and index; a function of a module that loads no torch, for workers.
+        compress: make the file small, see `write_store`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Generator:
     unit: str
     units: Mapping[str, str]
     draw: Callable[[Any, int], Drawn]
+    compress: bool = False
 
     def generate(
         self,
@@ -81,6 +83,7 @@ class Generator:
             generator_version=self.version,
             seed=config.seed,
             parameters=parameters,
+            compress=self.compress,
         )
         parts.remove()
         return path

@@ -16,6 +16,10 @@ Ids = NDArray[np.int64]
 
 ON_SIDE = 1e-6  # OCC widens its bounding boxes by 1e-7
 
+Size = tuple[float, float]
+UNIT: Size = (1.0, 1.0)
+"""Width and height of the rectangle from (0, 0) that is meshed."""
+
 _GRID = 160  # cells a side of the grid that carries the wanted edge length
 _COUNT_TOLERANCE = 0.07
 _NUM_PASSES = 3
@@ -29,10 +33,10 @@ class _HasNodes(Protocol):
 M = TypeVar("M", bound=_HasNodes)
 
 
-def grid_points() -> Array:
-    """Points `[(grid + 1) ** 2, 2]` of the unit square at which an `EdgeLength` is given, x slowest."""
+def grid_points(size: Size = UNIT) -> Array:
+    """Points `[(grid + 1) ** 2, 2]` of the domain at which an `EdgeLength` is given, x slowest."""
     axis = np.linspace(0.0, 1.0, _GRID + 1)
-    return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    return np.stack(np.meshgrid(size[0] * axis, size[1] * axis, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
 def element_width(num_nodes: float) -> float:
@@ -49,9 +53,19 @@ class EdgeLength:
         solid: which points are in the solid `[G]`.
         perimeter: length of the boundary.
         num_nodes: vertices aimed at.
+        size: of the domain.
     """
 
-    def __init__(self, shape: Array, limit: Array, solid: NDArray[np.bool_], perimeter: float, num_nodes: int) -> None:
+    def __init__(
+        self,
+        shape: Array,
+        limit: Array,
+        solid: NDArray[np.bool_],
+        perimeter: float,
+        num_nodes: int,
+        size: Size = UNIT,
+    ) -> None:
+        self.size = size
         self._shape = shape
         self._limit = limit
         self._solid = solid
@@ -71,9 +85,10 @@ class EdgeLength:
 
     def _expected(self, scale: float, relaxed: float) -> float:
         length = np.minimum(scale * self._shape, relaxed * self._limit)[self._solid]
-        density = np.mean(1.0 / length**2) * self._solid.mean()
+        density = np.mean(1.0 / length**2) * self._solid.mean()  # over the rectangle
+        area = self.size[0] * self.size[1]
         # Equilateral triangles, two a vertex; a vertex on the boundary has half a neighbourhood only.
-        return float(2.0 / math.sqrt(3.0) * density + 0.5 * self._perimeter * np.sqrt(density))
+        return float(2.0 / math.sqrt(3.0) * area * density + 0.5 * self._perimeter * np.sqrt(density))
 
     def _fit(self) -> None:
         self.relaxed = 1.0
@@ -119,7 +134,7 @@ def mesh_to_count(gmsh: Any, edge_length: EdgeLength, read: Callable[[], M]) -> 
         MeshError: the count is missed by more than 15 %.
     """
     for _ in range(_NUM_PASSES):
-        _generate(gmsh, edge_length.on_grid())
+        _generate(gmsh, edge_length.on_grid(), edge_length.size)
         mesh = read()
         error = len(mesh.pos) / edge_length.num_nodes - 1.0
         if abs(error) < _COUNT_TOLERANCE:
@@ -130,14 +145,15 @@ def mesh_to_count(gmsh: Any, edge_length: EdgeLength, read: Callable[[], M]) -> 
     return mesh
 
 
-def _generate(gmsh: Any, length: Array) -> None:
+def _generate(gmsh: Any, length: Array, size: Size) -> None:
     gmsh.model.mesh.clear()
     table = length.reshape(_GRID + 1, _GRID + 1).tolist()
+    width, height = size
 
     def at(dim: int, tag: int, x: float, y: float, z: float, default: float) -> float:
         """Bilinear in the grid; plain floats, as it is called once or more a node."""
-        u = min(max(x, 0.0), 1.0) * _GRID
-        v = min(max(y, 0.0), 1.0) * _GRID
+        u = min(max(x / width, 0.0), 1.0) * _GRID
+        v = min(max(y / height, 0.0), 1.0) * _GRID
         i, j = min(int(u), _GRID - 1), min(int(v), _GRID - 1)
         u, v = u - i, v - j
         low, high = table[i], table[i + 1]
@@ -150,10 +166,10 @@ def _generate(gmsh: Any, length: Array) -> None:
         gmsh.model.mesh.removeSizeCallback()
 
 
-def curves_on_sides(gmsh: Any) -> dict[int, list[bool]]:
-    """Curve tag → whether it lies on x = 0, x = 1, y = 0, y = 1."""
+def curves_on_sides(gmsh: Any, size: Size = UNIT) -> dict[int, list[bool]]:
+    """Curve tag → whether it lies on x = 0, x = width, y = 0, y = height."""
     boxes = {tag: np.array(gmsh.model.getBoundingBox(1, tag))[[0, 1, 3, 4]] for _, tag in gmsh.model.getEntities(1)}
-    return {tag: [_flat(box, axis, at) for axis in (0, 1) for at in (0.0, 1.0)] for tag, box in boxes.items()}
+    return {tag: [_flat(box, axis, at) for axis in (0, 1) for at in (0.0, size[axis])] for tag, box in boxes.items()}
 
 
 def _flat(box: Array, axis: int, at: float) -> bool:

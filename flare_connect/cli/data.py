@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _DATASETS = {
     "unit-cells": ("UnitCellConfig", "cells", "periodic cells with holes, under a macroscopic strain"),
     "slit-plates": ("SlitPlateConfig", "plates", "plates with thin slits, in heat flow or in plane strain"),
+    "holed-channels": ("HoledChannelConfig", "channels", "flow through channels with holes, over time"),
 }
 
 

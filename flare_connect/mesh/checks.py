@@ -33,7 +33,7 @@ def validate(mesh: "Mesh", allow_nonfinite: bool) -> None:
         _check_cells(kind, nodes, num_nodes)
     mend = "remove or fill them before loading, or pass allow_nonfinite=True"
     for name, values in mesh.point_data.items():
-        _check_field(f"field {name!r}", values, num_nodes, "nodes")
+        _check_field(f"field {name!r}", values, num_nodes, "nodes", series=True)
         if not allow_nonfinite:
             _check_finite(f"field {name!r} holds", values, mend)
     for name, blocks in mesh.cell_data.items():
@@ -134,9 +134,10 @@ def _check_cells(kind: str, nodes: Tensor, num_nodes: int) -> None:
         )
 
 
-def _check_field(what: str, values: Tensor, length: int, of: str) -> None:
-    if values.ndim not in (1, 2):
-        raise MeshError(f"{what} must have shape [{length}] or [{length}, c], got {list(values.shape)}")
+def _check_field(what: str, values: Tensor, length: int, of: str, *, series: bool = False) -> None:
+    if values.ndim not in (1, 2, 3)[: 3 if series else 2]:
+        shapes = f"[{length}], [{length}, c] or [{length}, T, c]" if series else f"[{length}] or [{length}, c]"
+        raise MeshError(f"{what} must have shape {shapes}, got {list(values.shape)}")
     if len(values) != length:
         raise MeshError(f"{what} has {len(values)} values for {length} {of}")
 

@@ -43,7 +43,7 @@ class Mesh(Data):
     Attributes:
         pos: node positions `[N, dim]`, float64, dim 2 or 3.
         cells: cell kind (meshio's name and node order) → node indices `[n, k]`.
-        point_data: field name → values `[N]` or `[N, c]`.
+        point_data: field name → values `[N]` or `[N, c]`; of a series `[N, T]` or `[N, T, c]`.
         cell_data: field name → cell kind → values `[n]` or `[n, c]`.
         global_data: name → numbers of the whole mesh `[c]` (`[B, c]` in a batch).
         sets: name → `NamedSet`.
@@ -76,7 +76,7 @@ class Mesh(Data):
         Args:
             pos: node positions `[N, dim]`, dim 2 or 3.
             cells: cell kind → node indices `[n, k]`; kinds without cells are left out.
-            point_data: field name → `[N]` or `[N, c]`.
+            point_data: field name → `[N]` or `[N, c]`; of a series `[N, T]` or `[N, T, c]`.
             cell_data: field name → cell kind → `[n]` or `[n, c]`.
             global_data: name → number or `[c]`.
             sets: name → `NamedSet`, or node ids `[K]`.

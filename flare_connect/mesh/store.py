@@ -222,6 +222,7 @@ def write_store(
     generator_version: int,
     seed: int,
     parameters: Mapping[str, Any],
+    compress: bool = False,
     progress: bool = False,
 ) -> None:
     """Packs meshes into one HDF5 file; they are streamed, and a failure leaves no file behind.
@@ -235,6 +236,7 @@ def write_store(
         generator_version: its version.
         seed: its seed.
         parameters: its parameters, anything JSON can hold.
+        compress: without loss (gzip on shuffled bytes): for series, to carry them; reading takes longer.
         progress: show a progress bar.
 
     Raises:
@@ -254,7 +256,7 @@ def write_store(
 
         meshes = tqdm(meshes, desc=path.name, unit="mesh")
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        writer = _Writer(file)
+        writer = _Writer(file, compress)
         moments = Moments()
         for i, mesh in enumerate(meshes):
             writer.add(mesh)
@@ -312,7 +314,15 @@ class _Packed:
 class _Growing:
     """One packed array while it is written: rows are appended, meshes that lack it are counted."""
 
-    def __init__(self, group: Any, values: np.ndarray, before: int, attrs: Mapping[str, str], own_ptr: bool):
+    def __init__(
+        self,
+        group: Any,
+        values: np.ndarray,
+        before: int,
+        attrs: Mapping[str, str],
+        own_ptr: bool,
+        options: Mapping[str, Any],
+    ):
         row = values.shape[1:]
         bytes_per_row = max(1, int(np.prod(row)) * values.dtype.itemsize)
         self._data = group.create_dataset(
@@ -321,6 +331,7 @@ class _Growing:
             maxshape=(None, *row),
             dtype=values.dtype,
             chunks=(max(1, _CHUNK_BYTES // bytes_per_row), *(max(1, n) for n in row)),
+            **options,
         )
         group.attrs.update(attrs)
         self._group = group
@@ -351,8 +362,9 @@ class _Growing:
 class _Writer:
     """Appends meshes to an open file and holds them to the first one's fields."""
 
-    def __init__(self, file: h5py.File):
+    def __init__(self, file: h5py.File, compress: bool):
         self._file = file
+        self._options: dict[str, Any] = {"compression": "gzip", "shuffle": True} if compress else {}
         self._arrays: dict[str, _Growing] = {}
         self._ptr = [0]
         self.signature: dict[str, Any] = {"dim": None, "point_data": {}, "global_data": {}}
@@ -398,7 +410,7 @@ class _Writer:
     def _append(self, key: str, values: np.ndarray, rank: int, *, own_ptr: bool = True, **attrs: str) -> None:
         if key not in self._arrays:
             group = self._file.require_group(key)
-            self._arrays[key] = _Growing(group, values, self.count, attrs, own_ptr)
+            self._arrays[key] = _Growing(group, values, self.count, attrs, own_ptr, self._options)
         self._arrays[key].add(values, self.count, rank)
 
     def _check(self, mesh: Mesh) -> None:

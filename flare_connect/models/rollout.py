@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
@@ -109,12 +109,15 @@ class FlareRollout(MeshModel):
         condition = self.condition_statistics(graph.condition)
         memories = None if state is None else state.memories
         found, memories = self.trunk(x, condition, unrolled, anchors=anchors, state=memories, rank=rank)
-        after = frames + self.change_scale * unrolled.frames(found.to(frames.dtype))
+        change = self.change_scale * unrolled.frames(found.to(frames.dtype))
+        after = frames + (change.masked_fill(graph.held[:, None], 0.0) if self.config.held else change)
         return after, RolloutState(known[:, known.shape[1] - back :], memories)
 
     def build_graph(self, mesh: Mesh, *, with_targets: bool = False, cache: MeshCache | None = None) -> Data:
-        """What the model reads of a mesh; with targets also its `frames` [N, T, V]."""
+        """What the model reads of a mesh; with targets also its `frames` [N, T, V]; `held` [N, V] where values are."""
         graph = super().build_graph(mesh, cache=cache)
+        if self.config.held:
+            graph.held = self._held(mesh)
         if with_targets:
             graph.frames = self.frames_of(mesh.point_data)
         return graph
@@ -244,7 +247,7 @@ class FlareRollout(MeshModel):
                 finite = False
                 warnings.warn(
                     f"frame {count} of the rollout is not finite: it has left what the model was trained on; train on "
-                    "its own predictions (`pushforward`), or roll out for fewer steps",
+                    "its own predictions (`own_steps`), or roll out for fewer steps",
                     stacklevel=2,
                 )
             if count % every == 0:
@@ -260,6 +263,18 @@ class FlareRollout(MeshModel):
             name: part.squeeze(-1) if part.shape[-1] == 1 else part
             for name, part in zip(self.config.fields, parts, strict=True)
         }
+
+    def _held(self, mesh: Mesh) -> Bool[Tensor, "N V"]:
+        columns = []
+        for name, width in self.config.fields.items():
+            held = torch.zeros(mesh.num_nodes, 1, dtype=torch.bool)
+            for each in self.config.held.get(name, ()):
+                if each not in mesh.sets:
+                    known = ", ".join(map(repr, mesh.sets)) or "none"
+                    raise InputError(f"{name!r} is held on the set {each!r}, which the mesh lacks; its sets: {known}")
+                held[mesh.set_nodes(each)] = True
+            columns.append(held.expand(-1, width))
+        return torch.cat(columns, dim=1)
 
     @classmethod
     def _of(cls, config: dict[str, Any]) -> "FlareRollout":

@@ -28,6 +28,8 @@ class RolloutConfig:
         directional: as in `FlareConnectConfig`.
         boundary: as in `FlareConnectConfig`.
         harmonic: as in `FlareConnectConfig`.
+        held: stepped field → named sets on whose nodes it stays what it is in the frames given: values at the boundary
+            that do not vary in time.
         units: of the fields.
         architecture: sizes and switches; those of loads do nothing here.
 
@@ -47,6 +49,7 @@ class RolloutConfig:
     directional: tuple[str, ...] = ()
     boundary: dict[str, str] = field(default_factory=dict)
     harmonic: str = ""
+    held: dict[str, tuple[str, ...]] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     architecture: Architecture = field(default_factory=Architecture)
 
@@ -62,6 +65,9 @@ class RolloutConfig:
             raise ConfigError("`fields` is empty: name at least one point field to step through time")
         if self.architecture.load_rounds or self.architecture.load_channels is not None:
             raise ConfigError("`load_rounds` and `load_channels` do nothing in a rollout: leave them out")
+        for name in self.held:
+            if name not in self.fields:
+                raise ConfigError(f"`held` names {name!r}, which is not stepped; stepped are {', '.join(self.fields)}")
         _ = self.reads  # checks the rest
 
     @cached_property
@@ -92,5 +98,7 @@ class RolloutConfig:
         data = dict(data)
         architecture = Architecture.from_dict(data.pop("architecture", {}))
         directional = tuple(data.get("directional", ()))
-        found: RolloutConfig = build(cls, data | {"architecture": architecture, "directional": directional}, "rollout")
+        held = {name: tuple(sets) for name, sets in data.get("held", {}).items()}
+        tuples = {"directional": directional, "held": held}
+        found: RolloutConfig = build(cls, data | {"architecture": architecture} | tuples, "rollout")
         return found

@@ -20,6 +20,7 @@ class SeriesConfig:
         directional: as in `DataConfig`.
         boundary: as in `DataConfig`.
         harmonic: as in `DataConfig`.
+        held: stepped field → named sets on whose nodes it does not change, see `RolloutConfig`.
         train_split: split to train on.
         val_split: split to validate on by rollouts, and to choose the best weights by.
         batch_size: series a step.
@@ -39,6 +40,7 @@ class SeriesConfig:
     directional: tuple[str, ...] = ()
     boundary: dict[str, str] = field(default_factory=dict)
     harmonic: str = ""
+    held: dict[str, tuple[str, ...]] = field(default_factory=dict)
     train_split: str = "train"
     val_split: str = "val"
     batch_size: int = 8
@@ -77,7 +79,8 @@ class UnrollConfig:
         noise: standard deviation of what is added to the frames that are read, in units of the usual change from frame
             to frame; the frame to predict stays true.
 
-    Good values: `own_steps` 2 to 4, or noise 0.1 where there is time for neither.
+    Good values: `own_steps` 2 to 4, and noise 0.1 to 0.3. Without noise ripples as fine as the smallest elements may
+    grow in long rollouts: true frames hold none, so nothing teaches a model to smooth them.
     Source: pushforward, arXiv 2202.03376; noise, arXiv 2010.03409.
     """
 

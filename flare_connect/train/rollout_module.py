@@ -1,5 +1,7 @@
 """The training step of rollouts, for Lightning."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,17 +45,28 @@ class RolloutModule(MeshModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Relative L2 of each field in physical units, over all frames of a rollout."""
-        frames, model = batch.frames, self.model
-        known, state = model(batch, frames[:, : self.initial])
-        found = [known[:, -1:]]
-        unrolled = Unrolled.of(batch, 1, model.reads.architecture)
-        while len(found) < frames.shape[1] - self.initial:
-            frame, state = model(batch, found[-1], state=state, unrolled=unrolled)
-            found.append(frame)
-        truth = frames[:, self.initial :]
-        segments = segments_of(batch)
-        errors = [relative_l2(guess[:, 0].float(), truth[:, t], segments, self.widths) for t, guess in enumerate(found)]
-        self._errors.append(torch.stack(errors).mean(0))
+        errors = rollout_errors(rolled_out(self.model, batch, self.initial), batch, self.widths)
+        self._errors.append(errors.mean(0))
+
+
+def rolled_out(model: FlareRollout, batch: Batch, initial: int) -> Float[Tensor, "N T V"]:
+    """All frames of a batch after the first `initial`, each from those before as the model tells them."""
+    known, state = model(batch, batch.frames[:, :initial])
+    found = [known[:, -1:]]
+    unrolled = Unrolled.of(batch, 1, model.reads.architecture)
+    while len(found) < batch.frames.shape[1] - initial:
+        frame, state = model(batch, found[-1], state=state, unrolled=unrolled)
+        found.append(frame)
+    return torch.cat(found, dim=1)
+
+
+def rollout_errors(found: Float[Tensor, "N T V"], batch: Batch, widths: Sequence[int]) -> Float[Tensor, "T B F"]:
+    """Relative L2 of each frame, mesh and field of what `rolled_out` gives."""
+    truth, segments = batch.frames[:, batch.frames.shape[1] - found.shape[1] :], segments_of(batch)
+    return torch.stack([
+        relative_l2(guess.float(), right, segments, widths)
+        for guess, right in zip(found.unbind(1), truth.unbind(1), strict=True)
+    ])  # fmt: skip
 
 
 def window_loss(
@@ -63,6 +76,7 @@ def window_loss(
     unroll: UnrollConfig,
     depth: int,
     rank: int | None = None,
+    unrolled: Unrolled | None = None,
 ) -> Float[Tensor, ""]:
     """Mean relative error of standardised frames, each after so many of the model's own.
 
@@ -73,11 +87,15 @@ def window_loss(
         unroll: noise, and whether gradients flow through all predictions.
         depth: predictions in a row that a frame follows on.
         rank: latents to use; None for all.
+        unrolled: `Unrolled.of(batch, W − 1, …)` where the same batch comes again.
     """
     given, truth = window[:, :-1], window[:, 1:]
     if unroll.noise:
-        given = given + unroll.noise * model.change_scale * torch.randn_like(given)
-    unrolled = Unrolled.of(batch, given.shape[1], model.reads.architecture)
+        noise = unroll.noise * model.change_scale * torch.randn_like(given)
+        # What is held is never wrong, and would stay wrong.
+        given = given + (noise.masked_fill(batch.held[:, None], 0.0) if model.config.held else noise)
+    if unrolled is None:
+        unrolled = Unrolled.of(batch, given.shape[1], model.reads.architecture)
     read = given
     for _ in range(depth):
         with torch.set_grad_enabled(unroll.through and torch.is_grad_enabled()):

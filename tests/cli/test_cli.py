@@ -171,6 +171,15 @@ def test_generate_unit_cells_from_flags_and_from_a_file(tmp_path, capsys):
     assert "'unit-cells' not among choices ['slit-plates']" in capsys.readouterr().err
 
 
+def test_generate_holed_channels(tmp_path, capsys):
+    out = tmp_path / "channels.h5"
+    counts = [f"--channels.num_{split}=0" for split in ("val", "test", "more")]
+    sizes = ["--channels.num_train=1", "--channels.num_nodes=300", "--channels.num_frames=2", "--channels.spin_up=0.0"]
+    assert main(["generate", "holed-channels", "--out", str(out), "--quiet", "--workers", "0", *counts, *sizes]) == 0
+    assert capsys.readouterr().out == f"{out}: 1 meshes\n"
+    assert fc.MeshStore(out)[0].point_data["velocity"].shape[1:] == (2, 2)
+
+
 def test_each_data_set_explains_its_settings(capsys):
     for name, own, other in (("unit-cells", "cells", "plates"), ("slit-plates", "plates", "cells")):
         with pytest.raises(SystemExit) as stop:
@@ -209,7 +218,7 @@ def test_mistakes_get_one_sentence(arguments, message, capsys, tmp_path, monkeyp
         (["train", "--data.path", "x.h5", "--output", "o", "--model.channels", "thirty"], "channels"),
         (["train", "--data.path", "x.h5", "--output", "o", "--model.channels", "30"], "try 32 channels"),
         (["train", "--output", "o"], "data.path"),
-        (["generate"], "{unit-cells,slit-plates}"),
+        (["generate"], "{unit-cells,slit-plates,holed-channels}"),
         (["generate", "round-things"], "choose from 'unit-cells', 'slit-plates'"),
         (["generate", "slit-plates", "--out", "x.h5"], "plates.physics"),
         (["generate", "slit-plates", "--out", "x.h5", "--plates.physics", "magic"], "`physics` must be one of"),

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -117,6 +119,23 @@ def test_a_killed_writer_leaves_nothing_that_is_read(tmp_path):
     assert all(path.suffix == ".tmp" or path.suffix == ".npz" for path in tmp_path.iterdir())
     found = keep(geodesic_distance, mesh, torch.arange(80))
     assert torch.equal(found, geodesic_distance(mesh, torch.arange(80)))
+
+
+def test_threads_may_keep_the_same_result(tmp_path, monkeypatch):
+    """As training does that builds the graphs of equal meshes at once: each writes beside the others."""
+    gate = threading.Barrier(2, timeout=20)
+    replace = os.replace
+
+    def slow(source, target):
+        gate.wait()  # both have written before either is done
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", slow)
+    mesh, keep = plate(6), MeshCache(tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: keep(geodesic_distance, mesh, torch.arange(3)), range(2)))
+    assert torch.equal(*found)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
 
 
 def test_what_cannot_be_kept_is_named(tmp_path):

@@ -43,6 +43,14 @@ def test_vtk_round_trip_keeps_all(rich_mesh, tmp_path, extension):
     assert [file.name for file in tmp_path.iterdir()] == [f"x.{extension}"]
 
 
+def test_a_series_with_components_is_written_frame_after_frame(tmp_path):
+    mesh = grid("triangle", (2, 2))
+    series = torch.arange(mesh.num_nodes * 6.0).reshape(mesh.num_nodes, 3, 2)
+    mesh.point_data = {"velocity": series}
+    mesh.save(tmp_path / "x.vtu")
+    assert torch.equal(load_mesh(tmp_path / "x.vtu").point_data["velocity"], series.flatten(1))
+
+
 @pytest.mark.parametrize("extension", ["msh", "xdmf", "med"])
 def test_what_a_format_cannot_hold_is_named(rich_mesh, tmp_path, extension):
     lost = "units, global 'load', global 'material'"

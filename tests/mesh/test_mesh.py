@@ -43,7 +43,11 @@ def test_types_are_kept(rich_mesh):
             r"field 'stress' holds 3 NaN or infinite values \(first at node 1\); remove or fill them before loading",
         ),
         ({"point_data": {"name": ["a", "b", "c", "d"]}}, r"field 'name' has dtype <U1; give real numbers"),
-        ({"point_data": {"u": np.zeros((4, 2, 2))}}, r"must have shape \[4\] or \[4, c\], got \[4, 2, 2\]"),
+        (
+            {"point_data": {"u": np.zeros((4, 2, 2, 2))}},
+            r"must have shape \[4\], \[4, c\] or \[4, T, c\], got \[4, 2, 2, 2\]",
+        ),
+        ({"cell_data": {"s": {"quad": np.zeros((1, 2, 2))}}}, r"must have shape \[1\] or \[1, c\], got \[1, 2, 2\]"),
         ({"point_data": {"u": torch.zeros(4, dtype=torch.complex64)}}, r"real and imaginary parts"),
         ({"cell_data": {"s": {"quad": [1.0, 2.0]}}}, r"cell field 's' on 'quad' has 2 values for 1 cells"),
         ({"cell_data": {"s": {"tetra": [1.0]}}}, r"given on 'tetra', but the mesh has cells of 'quad' only"),

@@ -69,6 +69,21 @@ def test_round_trip(path, meshes):
     assert [file.name for file in path.parent.iterdir()] == ["set.h5"]
 
 
+def test_compressed_files_hold_the_same(tmp_path):
+    """Series with components too, which have a third axis."""
+    mesh = sample(0)
+    mesh.point_data["series"] = torch.arange(3.0).expand(mesh.num_nodes, 50, 3).contiguous()
+    paths = [tmp_path / f"{compress}.h5" for compress in (False, True)]
+    for each, compress in zip(paths, (False, True), strict=True):
+        write_store(each, [mesh] * 20, splits={"train": [0]}, **INFO, compress=compress)
+    with MeshStore(paths[0]) as plain, MeshStore(paths[1]) as small:
+        assert plain.digest == small.digest
+        for name, values in small[19].point_data.items():
+            assert torch.equal(values, mesh.point_data[name])
+            assert torch.equal(values, plain[19].point_data[name])
+    assert paths[1].stat().st_size < 0.5 * paths[0].stat().st_size
+
+
 def test_order_of_kinds_is_kept(tmp_path):
     pos = [[0, 0], [1, 0], [1, 1], [0, 1]]
     blocks = {"quad": [[0, 1, 2, 3]], "triangle": [[0, 1, 2]]}

@@ -235,6 +235,24 @@ def test_boundary_values_are_read():
     assert not torch.equal(made.rollout(mesh, first, 1, boundary={"left": Value(3.0)})["u"], one)
 
 
+def test_values_that_are_held_stay():
+    """Of the field, on the sets; others move, and so do these where nothing is held."""
+    made, free = (model({"held": held}) for held in ({"w": ("left",)}, {}))
+    mesh = plate(5)
+    at = mesh.set_nodes("left")
+    first = {"u": frames(mesh, 1)[:, 0, 0], "w": frames(mesh, 1)[:, 0, 1:]}
+    found, moved = made.rollout(mesh, first, 3), free.rollout(mesh, first, 3)
+    assert torch.equal(found["w"][at], first["w"][at, None].expand(-1, 3, -1))
+    rest = torch.ones(mesh.num_nodes, dtype=torch.bool)
+    rest[at] = False
+    assert (found["w"][rest] != first["w"][rest, None]).any(2).all()
+    assert (found["u"] != first["u"][:, None]).all()
+    assert (moved["w"][at] != first["w"][at, None]).any(2).all()
+    assert torch.equal(found["u"][:, 0], moved["u"][:, 0])
+    with pytest.raises(InputError, match="'w' is held on the set 'left', which the mesh lacks; its sets: none"):
+        made._held(Mesh.from_arrays(mesh.pos, mesh.cells))
+
+
 def test_any_rank(device):
     made, mesh = model().to(device), plate(5)
     first = {"u": frames(mesh, 1)[:, 0, 0], "w": frames(mesh, 1)[:, 0, 1:]}
@@ -314,6 +332,7 @@ def test_wrong_numbers_are_refused(name, options):
         ({"differences": -1}, "`differences` must be 0 or more, got -1"),
         ({"architecture": Architecture(message_passing=False)}, "`differences` need the edges of `message_passing`"),
         ({"fields": {}}, "`fields` is empty"),
+        ({"held": {"w": ("left",)}}, "`held` names 'w', which is not stepped; stepped are u"),
         ({"inputs": {"u": 1}}, "'u' is an input and an output"),
         ({"architecture": Architecture(load_rounds=1)}, "do nothing in a rollout"),
     ],
@@ -325,7 +344,7 @@ def test_wrong_configurations_are_refused(options, message):
 
 def test_a_configuration_survives_json():
     made = RolloutConfig(
-        dim=2, fields={"u": 1}, history=2, conditions={"load": 2}, directional=("load",),
+        dim=2, fields={"u": 1}, history=2, conditions={"load": 2}, directional=("load",), held={"u": ("left", "top")},
         architecture=Architecture(anchor_scales=(1.0, 3.0)),
     )  # fmt: skip
     assert RolloutConfig.from_dict(made.to_dict()) == made

@@ -1,6 +1,7 @@
 """Training of rollouts: it learns, resumes, unrolls as it says, and refuses what does not fit."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,19 @@ def test_noise_is_in_what_is_read_and_not_in_what_is_learned(window):
     expected = 0.5 * model.change_scale / model.frame_statistics.std
     size = torch.stack([model.frame_statistics(part).square().mean().sqrt() for part in still[:, 0].split((36, 49))])
     torch.testing.assert_close(noise, (expected / size).mean(), rtol=0.1, atol=0.0)
+
+
+def test_what_is_held_gets_no_noise(window):
+    """A model that changes nothing is right where a field is held, and off by the noise elsewhere."""
+    model, batch, frames = window
+    for p in (model.trunk.decode.weight, model.trunk.decode.bias, model.trunk.answer.output.weight):
+        torch.nn.init.zeros_(p)
+    still = frames[:, :1].expand(-1, 6, -1).contiguous()
+    model.config = replace(model.config, held={"temperature": ("all",)})
+    batch.held = torch.ones(len(still), 1, dtype=torch.bool)
+    assert window_loss(model, batch, still, UnrollConfig(noise=0.5), 0) < 1e-5
+    batch.held[:10] = False
+    assert window_loss(model, batch, still, UnrollConfig(noise=0.5), 0) > 1e-3
 
 
 def test_what_does_not_fit_is_refused_before_work_starts(data, tmp_path):

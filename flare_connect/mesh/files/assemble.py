@@ -111,8 +111,11 @@ def points3d(mesh: Mesh) -> np.ndarray:
 
 
 def fields(mesh: Mesh) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
-    """All point and cell arrays, sets among them, every cell field on every kind."""
-    point_data = {name: as_array(values) for name, values in mesh.point_data.items()}
+    """All point and cell arrays, sets among them, every cell field on every kind.
+
+    A series with components is the components of one frame, then those of the next: files know no third axis.
+    """
+    point_data = {name: as_array(v.flatten(1) if v.ndim == 3 else v) for name, v in mesh.point_data.items()}
     cell_data = {}
     for name, blocks in mesh.cell_data.items():
         arrays = {kind: as_array(values) for kind, values in blocks.items()}
