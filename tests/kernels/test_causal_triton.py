@@ -67,7 +67,8 @@ def along(order, turn=0):
     def call(x, impl):
         parts, first = (fk.LatentState(x[f"{of}lse"], x[f"{of}z"].roll(turn, -1)) for of in ("", "first_"))
         states = running(parts, first, order, impl)
-        results = {f"{when} {what}": x for when, s in states._asdict().items() for what, x in s._asdict().items()}
+        picked = {"before": states.before, "after": states.after, "last": states.last}
+        results = {f"{when} {what}": x for when, s in picked.items() for what, x in s._asdict().items()}
         return {name: x.roll(-turn, -1) if name.endswith(" z") else x for name, x in results.items()}
 
     return call
@@ -240,7 +241,8 @@ def test_operators_of_tokens_keep_the_rules_of_torch(name, case, device):
 
     x = draw_tokens(case, device, torch.float32)
     spans, order = cut(fk.Segments.from_lengths(case.lengths, device), 64)
-    states = torch.randn(spans.num_segments, 2, 5, device=device), torch.randn(spans.num_segments, 2, 5, 6).to(device)
+    rows = spans.num_segments + len(case.lengths)
+    states = torch.randn(rows, 2, 5, device=device), torch.randn(rows, 2, 5, 6, device=device)
     given = (
         x["q"], x["k"], x["v"], x.get("log_weights"), x.get("q_decode"), x.get("k_decode"), *states,
         spans.ptr, order.batch, 0.9, "ieee",

@@ -180,7 +180,9 @@ def test_causal_kernels_compile(dtype, latents, dim, target, monkeypatch, tmp_pa
             torch.zeros(ptr.num_segments, 2, latents, dim), torch.zeros(ptr.num_segments, 2, latents)
         )
     )  # fmt: skip
-    monkeypatch.setattr(spans, "running", lambda parts, first, *_: States(parts, parts, first))
+    monkeypatch.setattr(spans, "running", lambda parts, first, order, *_: States(
+        fk.LatentState(*(torch.cat(each) for each in zip(parts, first, strict=True))), order
+    ))  # fmt: skip
     with mock.patch.object(causal_ops, "launch", launch):
         weights = torch.zeros(70)
         y = fk.causal_mixer(q, k, v, scale=1.0, log_weights=weights, initial_state=state, impl="triton")

@@ -36,7 +36,7 @@ def by_spans(
     )  # fmt: skip
     states = running(LatentState(lse.float(), z.float()), initial, order, "triton")
     y = answer(
-        q, k, v, log_weights, q_decode, k_decode, *states.before, spans.ptr, order.batch, order.ptr, scale, precision
+        q, k, v, log_weights, q_decode, k_decode, *states.every, spans.ptr, order.batch, order.ptr, scale, precision
     )
     return y, states.last
 

@@ -1,5 +1,6 @@
 """What latents remember of a sequence, and how states follow one another."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -40,18 +41,42 @@ class LatentState(NamedTuple):
         return LatentState(self.lse[sequences], self.z[sequences])
 
 
-class States(NamedTuple):
-    """The states of sequences before, after and at the end of their parts.
+@dataclass(frozen=True)
+class States:
+    """All states of sequences: one before the first of its parts, and one after each.
+
+    A sequence has a state more than parts, so its rows start later by one for each sequence before.
 
     Attributes:
-        before: of each part.
-        after: of each part.
-        last: of each sequence.
+        every: of all sequences, one after another.
+        order: where the parts of each sequence are.
     """
 
-    before: LatentState
-    after: LatentState
-    last: LatentState
+    every: LatentState
+    order: Segments
+
+    @property
+    def before(self) -> LatentState:
+        """Of each part."""
+        return self._picked(self._rows)
+
+    @property
+    def after(self) -> LatentState:
+        """Of each part."""
+        return self._picked(self._rows + 1)
+
+    @property
+    def last(self) -> LatentState:
+        """Of each sequence."""
+        ends = self.order.ptr[1:]
+        return self._picked(ends + torch.arange(len(ends), device=ends.device))
+
+    @property
+    def _rows(self) -> Tensor:
+        return torch.arange(self.order.num_rows, device=self.order.ptr.device) + self.order.batch
+
+    def _picked(self, rows: Tensor) -> LatentState:
+        return LatentState(self.every.lse.index_select(0, rows), self.every.z.index_select(0, rows))
 
 
 def running(parts: LatentState, initial: LatentState, order: Segments, impl: str = "reference") -> States:
@@ -69,14 +94,7 @@ def running(parts: LatentState, initial: LatentState, order: Segments, impl: str
         lse, z = latent_scan(*parts, *initial, order.ptr)
     else:
         lse, z = _one_by_one(parts, initial, order)
-    # A sequence has a state more than parts: its rows start later by one for each sequence before.
-    sequences = torch.arange(order.num_segments, device=order.ptr.device)
-    rows = torch.arange(order.num_rows, device=order.ptr.device) + order.batch
-    picked = (
-        LatentState(lse.index_select(0, at), z.index_select(0, at))
-        for at in (rows, rows + 1, order.ptr[1:] + sequences)
-    )
-    return States(*picked)
+    return States(LatentState(lse, z), order)
 
 
 def _one_by_one(parts: LatentState, initial: LatentState, order: Segments) -> tuple[Tensor, Tensor]:

@@ -167,7 +167,7 @@ def span_inputs(
         s += load_numbers(log_weights + start, rows, 1, length, 0.0, True).to(tl.float32)[:, None]
     s = tl.where((rows < length)[:, None] & (latents < M)[None, :], s, -float("inf"))
     value = load_rows(v + start * stride_vn + head * stride_vh, rows, stride_vn, length, True, DV, BLOCK_DV)
-    at = (span * H + head) * M
+    at = ((span + sequence) * H + head) * M  # a sequence has a state more than spans
     before = tl.load(lse + at + latents, mask=latents < M, other=0.0)
     state = load_rows(z + at * DV, latents, DV, M, True, DV, BLOCK_DV)
     return p, key_decode, query_decode, s, key, query, value, before, state
@@ -241,7 +241,6 @@ def answer_grad_kernel(
     latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
     rows = tl.arange(0, L)
     causal = causal_mask(L)
-    at = (span * H + head) * M
     p, key_decode, query_decode, s, key, query, value, before, state = span_inputs(
         q, k, v, log_weights, q_decode, k_decode, lse, z, head, span, start, length, sequence, latents, M, scale,
         stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
@@ -288,10 +287,12 @@ def answer_grad_kernel(
             ds += tl.where(mine, slope_of_s[:, None], 0.0)
         a_turned = tl.trans(a)
         lost = tl.sum(old * dp, 0)
+    at = ((span + sequence) * H + head) * M
     tl.store(dlse + at + latents, tl.sum(old * of_state, 0) - lost, mask=latents < M)
     dstate = tl.dot(tl.trans(slope_in), operand(old, IN, PRECISION), input_precision=PRECISION)
     store_rows(dz + at * DV, latents, DV, M, tl.trans(dstate), DV, BLOCK_DV)
 
+    at = (span * H + head) * M
     part = block.to(tl.int64) * N + start
     dvalue = tl.dot(operand(a_turned, IN, PRECISION), slope_in, input_precision=PRECISION)
     store_rows(dv + (part * H + head) * DV, rows, H * DV, length, dvalue, DV, BLOCK_DV)

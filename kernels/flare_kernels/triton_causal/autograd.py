@@ -37,7 +37,7 @@ def answer(
     q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
     lse: Tensor, z: Tensor, ptr: Tensor, sequences: Tensor, offsets: Tensor, scale: float, precision: str,
 ) -> Tensor:  # fmt: skip
-    """Y [N, H, Dv] in the dtype of `v`, from the states before each span.
+    """Y [N, H, Dv] in the dtype of `v`, from the states that `latent_scan` gives.
 
     Args:
         q: latent queries, [H, M, D] or one set a sequence.
@@ -46,8 +46,8 @@ def answer(
         log_weights: [N].
         q_decode: as `q`; None, as `k_decode` then is, where tokens and latents read one another by the same scores.
         k_decode: as `k`.
-        lse: [K, H, M], before each of the K spans.
-        z: [K, H, M, Dv].
+        lse: [K + B, H, M], of B sequences with K spans.
+        z: [K + B, H, M, Dv].
         ptr: offsets of the spans in the tokens.
         sequences: of each span.
         offsets: of the sequences in the spans.

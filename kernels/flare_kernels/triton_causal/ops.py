@@ -98,7 +98,7 @@ def causal_answer(
     q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
     lse: Tensor, z: Tensor, ptr: Tensor, sequences: Tensor, scale: float, precision: str,
 ) -> Tensor:  # fmt: skip
-    """Y [N, H, Dv] in the dtype of `v`; `lse` and `z` are the states before the spans that `ptr` gives.
+    """Y [N, H, Dv] in the dtype of `v`; `lse` and `z` are what `latent_scan` gives of the spans that `ptr` cuts.
 
     Give both `q_decode` and `k_decode`, or neither where tokens and latents read one another by the same scores.
     """
@@ -119,7 +119,7 @@ def causal_answer_grad(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of q, k, v, log-weights, q_decode, k_decode, lse, z; `offsets` say which spans a sequence has."""
     constants, blocks = _answer_constants(q, k, v, precision)
-    spans, heads, latents = lse.shape
+    spans, heads, latents = len(sequences), *lse.shape[1:]
     # Sums over blocks are in fp32; where there is one, it writes what is returned.
     rows = [
         None if x is None else k.new_empty((blocks, *x.shape), dtype=x.dtype if blocks == 1 else torch.float32)
@@ -137,15 +137,16 @@ def causal_answer_grad(
          queries[0], rows[0], rows[1], dweights, queries[1], rows[2], dlse, dz),
         (len(k), latents, scale), _strides(q, k, v, q_decode, k_decode), constants,
     )  # fmt: skip
-    nothing = k.new_empty(0)
+    last = offsets[1:] + torch.arange(len(offsets) - 1, device=offsets.device)
+    dlse, dz = dlse.index_fill_(0, last, 0.0), dz.index_fill_(0, last, 0.0)  # nothing here reads these
     dk, dv, dk_decode = (
-        nothing if each is None else each[0] if blocks == 1 else each.sum(0).to(k.dtype) for each in rows
+        k.new_empty(0) if each is None else each[0] if blocks == 1 else each.sum(0).to(k.dtype) for each in rows
     )
     dq, dq_decode = (
-        nothing if each is None or x is None else _of_queries(each, x, offsets)
+        k.new_empty(0) if each is None or x is None else _of_queries(each, x, offsets)
         for each, x in zip(queries, (q, q_decode), strict=True)
     )
-    of_weights = nothing if dweights is None else dweights.sum((0, 2))
+    of_weights = k.new_empty(0) if dweights is None else dweights.sum((0, 2))
     return dq, dk, dv, of_weights, dq_decode, dk_decode, dlse, dz
 
 
