@@ -63,6 +63,7 @@ def window_loss(
     unroll: UnrollConfig,
     depth: int,
     rank: int | None = None,
+    unrolled: Unrolled | None = None,
 ) -> Float[Tensor, ""]:
     """Mean relative error of standardised frames, each after so many of the model's own.
 
@@ -73,11 +74,13 @@ def window_loss(
         unroll: noise, and whether gradients flow through all predictions.
         depth: predictions in a row that a frame follows on.
         rank: latents to use; None for all.
+        unrolled: `Unrolled.of(batch, W − 1, …)` where the same graphs come again.
     """
     given, truth = window[:, :-1], window[:, 1:]
     if unroll.noise:
         given = given + unroll.noise * model.change_scale * torch.randn_like(given)
-    unrolled = Unrolled.of(batch, given.shape[1], model.reads.architecture)
+    if unrolled is None:
+        unrolled = Unrolled.of(batch, given.shape[1], model.reads.architecture)
     read = given
     for _ in range(depth):
         with torch.set_grad_enabled(unroll.through and torch.is_grad_enabled()):
