@@ -28,6 +28,7 @@ class RolloutConfig:
         directional: as in `FlareConnectConfig`.
         boundary: as in `FlareConnectConfig`.
         harmonic: as in `FlareConnectConfig`.
+        closed: as in `FlareConnectConfig`; twins also change alike, so that they stay one material point.
         units: of the fields.
         architecture: sizes and switches; those of loads do nothing here.
 
@@ -47,6 +48,7 @@ class RolloutConfig:
     directional: tuple[str, ...] = ()
     boundary: dict[str, str] = field(default_factory=dict)
     harmonic: str = ""
+    closed: bool = True
     units: dict[str, str] = field(default_factory=dict)
     architecture: Architecture = field(default_factory=Architecture)
 
@@ -69,8 +71,8 @@ class RolloutConfig:
         """What its graphs hold of a mesh."""
         return FlareConnectConfig(
             dim=self.dim, outputs=self.fields, inputs=self.inputs, conditions=self.conditions,
-            directional=self.directional, boundary=self.boundary, harmonic=self.harmonic, units=self.units,
-            architecture=self.architecture,
+            directional=self.directional, boundary=self.boundary, harmonic=self.harmonic, closed=self.closed,
+            units=self.units, architecture=self.architecture,
         )  # fmt: skip
 
     @property
@@ -89,7 +91,7 @@ class RolloutConfig:
         Raises:
             ConfigError: on an unknown or missing key.
         """
-        data = dict(data)
+        data = {"closed": False} | data  # models from before there was a choice
         architecture = Architecture.from_dict(data.pop("architecture", {}))
         directional = tuple(data.get("directional", ()))
         found: RolloutConfig = build(cls, data | {"architecture": architecture, "directional": directional}, "rollout")
