@@ -28,7 +28,7 @@ from .boundary import (
     tensor_of,
 )
 from .config import FlareConnectConfig
-from .twins import closed_edges, first_twins, num_pairs
+from .twins import closed_edges, first_twins, pairs_of
 
 # Neighbours on the boundary whose normals are blended; the farthest one has weight zero, so that ties do not matter.
 _NUM_BLENDED = 8
@@ -115,8 +115,8 @@ def build_graph(
     )
     if config.architecture.message_passing:
         graph.edge_index, graph.edge_attr = _edges(mesh, flags.any(1), half_size, config.closed)
-    if config.closed and num_pairs(mesh):
-        graph.twin_index = first_twins(mesh.periodic_pairs, mesh.num_nodes)
+    if config.closed and (pairs := pairs_of(mesh)) is not None:
+        graph.twin_index = first_twins(pairs, mesh.num_nodes)
     arch = config.architecture
     if arch.anchors != "none":
         options: dict[str, Any] = {"kind": arch.anchors, "scales": arch.anchor_scales}
@@ -216,9 +216,9 @@ def _projections(values: Float[Tensor, " W"], normals: Float[Tensor, "N dim"]) -
 
 def _periodic_images(mesh: Mesh, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The boundary points and, on a periodic mesh, their neighbours across the sides."""
-    if not num_pairs(mesh):
+    pairs = pairs_of(mesh)
+    if pairs is None:
         return points, normals
-    pairs = mesh.periodic_pairs
     jumps = (mesh.pos[pairs[1]] - mesh.pos[pairs[0]]).double().numpy()
     size = np.abs(jumps).max()
     axes = np.unique(np.round(np.abs(jumps) / size, 6), axis=0) * size
@@ -245,12 +245,13 @@ def _edges(mesh: Mesh, on_boundary: Tensor, half_size: float, closed: bool) -> t
     lengths = vectors.norm(dim=1, keepdim=True)
     both = on_boundary[edge_index].all(0)[:, None].double()
     attr = torch.cat([vectors / lengths, (lengths / half_size).log(), both, torch.zeros_like(both)], dim=1)
-    if closed and num_pairs(mesh):
-        edge_index, rows = closed_edges(edge_index, first_twins(mesh.periodic_pairs, mesh.num_nodes))
+    pairs = pairs_of(mesh)
+    if pairs is not None and closed:
+        edge_index, rows = closed_edges(edge_index, first_twins(pairs, mesh.num_nodes))
         attr = attr[rows]
-    elif num_pairs(mesh):
+    elif pairs is not None:
         # The two ends are one material point: an edge without direction or length, and a flag that says so.
-        across = torch.cat([mesh.periodic_pairs, mesh.periodic_pairs.flip(0)], dim=1)
+        across = torch.cat([pairs, pairs.flip(0)], dim=1)
         same = torch.zeros(across.shape[1], attr.shape[1], dtype=attr.dtype)
         same[:, -1] = 1.0
         edge_index, attr = torch.cat([edge_index, across], dim=1), torch.cat([attr, same])

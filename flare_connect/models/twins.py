@@ -7,10 +7,10 @@ from torch import Tensor
 from flare_connect.mesh import Mesh
 
 
-def num_pairs(mesh: Mesh) -> int:
-    """How many periodic pairs a mesh has."""
+def pairs_of(mesh: Mesh) -> Int[Tensor, "2 P"] | None:
+    """The periodic pairs of a mesh; None if it has none."""
     pairs = getattr(mesh, "periodic_pairs", None)
-    return 0 if pairs is None else pairs.shape[1]
+    return pairs if pairs is not None and pairs.numel() else None
 
 
 def first_twins(pairs: Int[Tensor, "2 P"], num_nodes: int) -> Int[Tensor, " N"]:

@@ -54,10 +54,10 @@ def series(grid_set, count=3, seed=1):
     return torch.randn(count, grid_set.frames, *(grid_set.size,) * grid_set.dim, 2, generator=generator)
 
 
-@pytest.mark.parametrize("of", ["advection", "shallow_water"])
-def test_ours_on_a_grid_is_ours_on_its_mesh(study, of):
+@pytest.mark.parametrize(("of", "name"), [("advection", "ours, memory"), ("shallow_water", "ours")])
+def test_ours_on_a_grid_is_ours_on_its_mesh(study, of, name):
     """A batch of series goes through as each alone through the model's own call, and training sees the same loss."""
-    model, grid_set = made(study, "ours", of)
+    model, grid_set = made(study, name, of)
     given = series(grid_set)[:, :3]
     coming = model.frames_after(given)
     found = torch.stack([next(coming) for _ in range(3)], 1)
@@ -295,7 +295,7 @@ def test_equal_time_is_steps_by_the_time_of_a_step(study, tmp_path):
 
 def test_memory_of_a_rollout_does_not_grow(study):
     """What is kept between the steps is of one size, as is shown where a GPU can tell."""
-    model, grid_set = made(study, "ours")
+    model, grid_set = made(study, "ours, memory")
     coming, sizes = model.frames_after(series(grid_set, 1)[:, :3]), []
     for _ in itertools.islice(coming, 6):
         state = coming.gi_frame.f_locals["state"]

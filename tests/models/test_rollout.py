@@ -139,6 +139,14 @@ def test_frames_go_through_differences_linearly():
         assert not torch.allclose(made(graph, series)[0], known)
 
 
+def test_far_from_all_that_was_seen_a_change_grows_as_the_frames_do(variant):
+    """And not as their square, which would end a rollout within a few steps of an error."""
+    made, graph, series = variant
+    with torch.no_grad():
+        sizes = [(made(graph, far * series)[0] - far * series).abs().max() for far in (1e4, 1e8)]
+    assert sizes[1] < 1.1e4 * sizes[0]
+
+
 def test_series_of_a_batch_do_not_mix(variant):
     made, _, series = variant
     meshes = [plate(4, seed=1), plate(5), plate(3, 6, seed=2)]
