@@ -110,7 +110,7 @@ def test_twins_stay_one_point_however_long():
             together, state = made(batch, together, state=state)
             alone, each = made(graph, alone, state=each)
             assert torch.equal(alone, alone[twins])
-            torch.testing.assert_close(together[len(alone) :], alone, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(together[len(alone) :], alone, rtol=1e-3, atol=1e-3)
         open_one = rollout(False).float()
         parted = open_one(open_one.build_graph(grid.mesh), frame[0])[0]
     assert not torch.allclose(parted, parted[twins], atol=1e-4)
