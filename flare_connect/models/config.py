@@ -166,6 +166,8 @@ class FlareConnectConfig:
             for every load. Empty: nothing is known of the kind.
         response: what the outputs are to the loads: "linear", so that answers to two loads add up (displacement,
             temperature, stress components); "homogeneous", only in proportion (von Mises stress, magnitudes).
+        closed: on a periodic mesh each node has the edges of its twins too, as if there were no seam; if not, it is
+            joined to its twins by edges of a kind of their own.
         units: units of the fields, carried along to predictions.
         architecture: sizes and switches.
 
@@ -182,6 +184,7 @@ class FlareConnectConfig:
     harmonic: str = ""
     loads: tuple[str, ...] = ()
     response: Response = "linear"
+    closed: bool = False
     units: dict[str, str] = field(default_factory=dict)
     architecture: Architecture = field(default_factory=Architecture)
 

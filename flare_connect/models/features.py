@@ -28,6 +28,7 @@ from .boundary import (
     tensor_of,
 )
 from .config import FlareConnectConfig
+from .twins import closed_edges, first_twins, pairs_of
 
 # Neighbours on the boundary whose normals are blended; the farthest one has weight zero, so that ties do not matter.
 _NUM_BLENDED = 8
@@ -79,7 +80,7 @@ def build_graph(
         directional conditions, values given at the boundary, harmonic inputs, inputs),
         `edge_index [2, E]`, `edge_attr [E, dim + 3]`, `boundary_index [Nb]`, `log_weight [N]`, `condition [1, G]` and,
         if asked for, `y [N, Cout]`; all float32, inputs and targets not normalised. With anchors also `cost [N, S, M]`
-        in half precision.
+        in half precision; closed, on a periodic mesh, also `twin_index [N]`, the first of a node's twins.
 
     Raises:
         InputError: if the mesh has another dimension, lacks a field or a set, or its conditions leave the harmonic
@@ -113,7 +114,9 @@ def build_graph(
         num_nodes=len(pos),
     )
     if config.architecture.message_passing:
-        graph.edge_index, graph.edge_attr = _edges(mesh, flags.any(1), half_size)
+        graph.edge_index, graph.edge_attr = _edges(mesh, flags.any(1), half_size, config.closed)
+    if config.closed and (pairs := pairs_of(mesh)) is not None:
+        graph.twin_index = first_twins(pairs, mesh.num_nodes)
     arch = config.architecture
     if arch.anchors != "none":
         options: dict[str, Any] = {"kind": arch.anchors, "scales": arch.anchor_scales}
@@ -213,8 +216,8 @@ def _projections(values: Float[Tensor, " W"], normals: Float[Tensor, "N dim"]) -
 
 def _periodic_images(mesh: Mesh, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The boundary points and, on a periodic mesh, their neighbours across the sides."""
-    pairs = getattr(mesh, "periodic_pairs", None)
-    if pairs is None or pairs.numel() == 0:
+    pairs = pairs_of(mesh)
+    if pairs is None:
         return points, normals
     jumps = (mesh.pos[pairs[1]] - mesh.pos[pairs[0]]).double().numpy()
     size = np.abs(jumps).max()
@@ -236,14 +239,17 @@ def _condition(mesh: Mesh, config: FlareConnectConfig, half_size: float) -> Floa
     return torch.cat([*numbers, torch.tensor([half_size]).double().log()]).float()[None]
 
 
-def _edges(mesh: Mesh, on_boundary: Tensor, half_size: float) -> tuple[Tensor, Tensor]:
+def _edges(mesh: Mesh, on_boundary: Tensor, half_size: float, closed: bool) -> tuple[Tensor, Tensor]:
     edge_index = mesh.edge_index
     vectors = (mesh.pos[edge_index[1]] - mesh.pos[edge_index[0]]).double()
     lengths = vectors.norm(dim=1, keepdim=True)
     both = on_boundary[edge_index].all(0)[:, None].double()
     attr = torch.cat([vectors / lengths, (lengths / half_size).log(), both, torch.zeros_like(both)], dim=1)
-    pairs = getattr(mesh, "periodic_pairs", None)
-    if pairs is not None and pairs.numel():
+    pairs = pairs_of(mesh)
+    if pairs is not None and closed:
+        edge_index, rows = closed_edges(edge_index, first_twins(pairs, mesh.num_nodes))
+        attr = attr[rows]
+    elif pairs is not None:
         # The two ends are one material point: an edge without direction or length, and a flag that says so.
         across = torch.cat([pairs, pairs.flip(0)], dim=1)
         same = torch.zeros(across.shape[1], attr.shape[1], dtype=attr.dtype)

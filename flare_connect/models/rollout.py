@@ -102,14 +102,16 @@ class FlareRollout(MeshModel):
         recent = frames[:, :1].expand(-1, back, -1) if state is None else state.recent
         known = torch.cat([recent, frames], dim=1)
         seen = [self.frame_statistics(frames)]
-        change = known.diff(dim=1) / self.change_scale
-        seen += [change[:, back - 1 - j : back - 1 - j + num_steps] for j in range(back)]
+        before = known.diff(dim=1) / self.change_scale
+        seen += [before[:, back - 1 - j : back - 1 - j + num_steps] for j in range(back)]
         x = torch.cat([self._standardised_inputs(graph.x)[unrolled.nodes], unrolled.points(torch.cat(seen, 2))], 1)
         anchors = None if unrolled.cost is None else self._anchors(unrolled.cost, unrolled.tokens)
         condition = self.condition_statistics(graph.condition)
         memories = None if state is None else state.memories
         found, memories = self.trunk(x, condition, unrolled, anchors=anchors, state=memories, rank=rank)
         change = self.change_scale * unrolled.frames(found.to(frames.dtype))
+        if "twin_index" in graph:
+            change = change.index_select(0, graph.twin_index)
         after = frames + (change.masked_fill(graph.held[:, None], 0.0) if self.config.held else change)
         return after, RolloutState(known[:, known.shape[1] - back :], memories)
 

@@ -30,13 +30,15 @@ class RolloutConfig:
         harmonic: as in `FlareConnectConfig`.
         held: stepped field → named sets on whose nodes it stays what it is in the frames given: values at the boundary
             that do not vary in time.
+        closed: as in `FlareConnectConfig`; twins also change alike, so that they stay one material point.
         units: of the fields.
         architecture: sizes and switches; those of loads do nothing here.
 
     Raises:
         ConfigError: if a number is out of range, nothing is stepped, or a setting would do nothing.
 
-    Good values: `history` 1 with memory, 2 where a field has a velocity of its own (waves).
+    Good values: `history` 1 with memory, 2 where a field has a velocity of its own (waves). `differences` such that all
+    blocks together reach as far as anything moves from frame to frame: 3 where that is ten edges.
     """
 
     dim: int
@@ -50,6 +52,7 @@ class RolloutConfig:
     boundary: dict[str, str] = field(default_factory=dict)
     harmonic: str = ""
     held: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    closed: bool = True
     units: dict[str, str] = field(default_factory=dict)
     architecture: Architecture = field(default_factory=Architecture)
 
@@ -75,8 +78,8 @@ class RolloutConfig:
         """What its graphs hold of a mesh."""
         return FlareConnectConfig(
             dim=self.dim, outputs=self.fields, inputs=self.inputs, conditions=self.conditions,
-            directional=self.directional, boundary=self.boundary, harmonic=self.harmonic, units=self.units,
-            architecture=self.architecture,
+            directional=self.directional, boundary=self.boundary, harmonic=self.harmonic, closed=self.closed,
+            units=self.units, architecture=self.architecture,
         )  # fmt: skip
 
     @property
@@ -95,7 +98,7 @@ class RolloutConfig:
         Raises:
             ConfigError: on an unknown or missing key.
         """
-        data = dict(data)
+        data = {"closed": False} | data  # models from before there was a choice
         architecture = Architecture.from_dict(data.pop("architecture", {}))
         directional = tuple(data.get("directional", ()))
         held = {name: tuple(sets) for name, sets in data.get("held", {}).items()}

@@ -4,6 +4,7 @@ from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, cat, nn
+from torch.nn.functional import layer_norm
 
 from flare_connect.nn import (
     Anchors,
@@ -105,7 +106,12 @@ class Stepper(Stack):
             recompute=self.recompute == "layers",
         )
         h = self.encode(cat([x, spread(condition.index_select(0, sequences.batch), steps)], dim=1)).to(self._dtype(x))
-        u = None if self.enter is None else self.enter(x[:, x.shape[1] - self.num_frames :], h).to(h.dtype)
+        u = None
+        if self.enter is not None:
+            # Normalised, so that the stream grows as the frames do and not as their square: a rollout that errs once
+            # would leave all bounds within a few steps.
+            steered = layer_norm(h.to(x.dtype), h.shape[1:])
+            u = self.enter(x[:, x.shape[1] - self.num_frames :], steered).to(h.dtype)
         after = []
         for i, block in enumerate(self.blocks):
             h = self._applied(block, h, inputs)

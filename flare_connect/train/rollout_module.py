@@ -87,11 +87,13 @@ def window_loss(
         unroll: noise, and whether gradients flow through all predictions.
         depth: predictions in a row that a frame follows on.
         rank: latents to use; None for all.
-        unrolled: `Unrolled.of(batch, W − 1, …)` where the same batch comes again.
+        unrolled: `Unrolled.of(batch, W − 1, …)` where the same graphs come again.
     """
     given, truth = window[:, :-1], window[:, 1:]
     if unroll.noise:
         noise = unroll.noise * model.change_scale * torch.randn_like(given)
+        if "twin_index" in batch:  # one material point
+            noise = noise.index_select(0, batch.twin_index)
         # What is held is never wrong, and would stay wrong.
         given = given + (noise.masked_fill(batch.held[:, None], 0.0) if model.config.held else noise)
     if unrolled is None:

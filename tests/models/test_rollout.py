@@ -139,6 +139,14 @@ def test_frames_go_through_differences_linearly():
         assert not torch.allclose(made(graph, series)[0], known)
 
 
+def test_far_from_all_that_was_seen_a_change_grows_as_the_frames_do(variant):
+    """And not as their square, which would end a rollout within a few steps of an error."""
+    made, graph, series = variant
+    with torch.no_grad():
+        sizes = [(made(graph, far * series)[0] - far * series).abs().max() for far in (1e4, 1e8)]
+    assert sizes[1] < 1.1e4 * sizes[0]
+
+
 def test_series_of_a_batch_do_not_mix(variant):
     made, _, series = variant
     meshes = [plate(4, seed=1), plate(5), plate(3, 6, seed=2)]
@@ -184,8 +192,9 @@ def test_a_rollout_is_one_step_after_another(history, device):
         for _ in range(3):  # from all frames at once, with no state
             series = torch.cat([series, made(graph, series)[0][:, -1:]], 1)
     expected = series[:, 4:].cpu()
-    torch.testing.assert_close(found["u"], expected[..., 0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found["w"], expected[..., 1:], rtol=1e-4, atol=1e-4)
+    # Open gates of an untrained model make rounding larger from step to step; parts of a series are compared in fp64.
+    torch.testing.assert_close(found["u"], expected[..., 0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found["w"], expected[..., 1:], rtol=1e-3, atol=1e-3)
     one_in_two = made.rollout(mesh, {"u": given[..., 0], "w": given[..., 1:]}, 3, every=2)
     assert torch.equal(one_in_two["u"], found["u"][:, 1:2])
 

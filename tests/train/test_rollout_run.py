@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fixtures_series import FRAMES, heat, rollout_config, write_heat
@@ -15,6 +16,7 @@ from flare_connect.models import Architecture, FlareRollout, RolloutConfig
 from flare_connect.models.features import collate
 from flare_connect.train import UnrollConfig, fit
 from flare_connect.train.rollout_module import RolloutModule, window_loss
+from flare_datasets.pdebench.graphs import mesh_of_axes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
 
@@ -130,6 +132,19 @@ def test_noise_is_in_what_is_read_and_not_in_what_is_learned(window):
     expected = 0.5 * model.change_scale / model.frame_statistics.std
     size = torch.stack([model.frame_statistics(part).square().mean().sqrt() for part in still[:, 0].split((36, 49))])
     torch.testing.assert_close(noise, (expected / size).mean(), rtol=0.1, atol=0.0)
+
+
+def test_twins_get_the_same_noise(monkeypatch):
+    grid = mesh_of_axes([np.arange(4) / 4, np.arange(5) / 5], period=[1.0, 1.0])
+    model = FlareRollout(
+        RolloutConfig(dim=2, fields={"u": 1}, architecture=Architecture(channels=8, num_blocks=1, num_heads=2))
+    )
+    batch = collate([model.build_graph(grid.mesh)] * 2)
+    read = []
+    monkeypatch.setattr(model, "forward", lambda _, frames, **__: (read.append(frames), (frames, None))[1])
+    window_loss(model, batch, torch.zeros(batch.num_nodes, 3, 1), UnrollConfig(noise=0.5), 0)
+    assert torch.equal(read[0], read[0][batch.twin_index])
+    assert len(read[0].unique()) == 20 * 2 * 2  # points, frames, meshes
 
 
 def test_what_is_held_gets_no_noise(window):

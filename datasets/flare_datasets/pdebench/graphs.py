@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +68,23 @@ def grid_mesh(file: PDEBenchFile, *, periodic: bool | None = None) -> GridMesh:
         MeshError: the coordinates make no mesh.
     """
     closed = file.periodic if periodic is None else periodic
-    axes = [
-        np.append(x.astype(np.float64), float(x[0]) + length) if closed else x.astype(np.float64)
-        for x, length in zip(file.coordinates, file.period, strict=True)
-    ]
+    return mesh_of_axes(file.coordinates, period=file.period if closed else None)
+
+
+def mesh_of_axes(coordinates: Sequence[np.ndarray], *, period: Sequence[float] | None = None) -> GridMesh:
+    """A grid as a mesh.
+
+    Args:
+        coordinates: places along each axis `[X]`. One-dimensional grids lie on the x axis of a plane.
+        period: length of the domain along each axis if it is repeated; None if it is not.
+
+    Raises:
+        MeshError: the coordinates make no mesh.
+    """
+    shape = tuple(len(x) for x in coordinates)
+    axes = [x.astype(np.float64) for x in coordinates]
+    if period is not None:
+        axes = [np.append(x, float(x[0]) + length) for x, length in zip(axes, period, strict=True)]
     sizes = tuple(len(axis) for axis in axes)
     pos = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
     if len(axes) == 1:
@@ -83,17 +96,17 @@ def grid_mesh(file: PDEBenchFile, *, periodic: bool | None = None) -> GridMesh:
         axis=1,
     )
     pairs = None
-    if closed:
+    if period is not None:
         pairs = np.concatenate(
             [np.stack([nodes.take(0, axis).ravel(), nodes.take(-1, axis).ravel()]) for axis in range(len(axes))],
             axis=1,
         )
-    wrapped = np.ix_(*(np.arange(n) % size for n, size in zip(sizes, file.shape, strict=True)))
-    points = np.arange(int(np.prod(file.shape))).reshape(file.shape)
-    inner = tuple(slice(size) for size in file.shape)
+    wrapped = np.ix_(*(np.arange(n) % size for n, size in zip(sizes, shape, strict=True)))
+    points = np.arange(int(np.prod(shape))).reshape(shape)
+    inner = tuple(slice(size) for size in shape)
     return GridMesh(
         mesh=Mesh.from_arrays(pos, {kind: cells}, periodic_pairs=pairs),
-        shape=file.shape,
+        shape=shape,
         point_of_node=torch.from_numpy(points[wrapped].ravel()),
         node_of_point=torch.from_numpy(nodes[inner].ravel()),
     )

@@ -1,12 +1,8 @@
-"""Runs shared out over GPUs, and the file that their rows go into."""
+"""What a run of the study is: a model trained, or timed, and the rows that tell of it."""
 
-import gc
-import json
-import queue
 import sys
-import traceback
-from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +12,16 @@ import torch
 import training
 from preparing import Prepared, with_costs
 
-from flare_connect.files import write_atomically
 from flare_connect.models.statistics import typical_cost
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
 sys.path.insert(0, str(Path(__file__).parents[3] / "kernels" / "benchmarks"))
 import measure
+from crew import Crew, Row
+from crew import Results as Results
 
 TYPICAL = 200  # meshes whose median cost is that of all
 COMMAND = "python examples/studies/topology/run.py"
-Row = dict[str, Any]
 Stage = Literal["time", "tune", "train"]
 
 
@@ -52,132 +49,15 @@ class Job:
     steps: int = 0
 
 
-class Results:
-    """The rows of one data set, written after each run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        found: list[Row] = json.loads(path.read_text()) if path.is_file() else []
-        self.rows = [row for row in found if "failed" not in row]  # what failed is tried again
-
-    def has(self, job: Job) -> bool:
-        """Whether the run was made before, with these settings."""
-        settings = asdict(job)
-        del settings["steps"]  # follow from the rest
-        return any("failed" not in row and all(row[k] == value for k, value in settings.items()) for row in self.rows)
-
-    def add(self, rows: list[Row]) -> None:
-        """Keep rows, on disk too."""
-        self.rows += rows
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = ",\n".join(json.dumps(row, sort_keys=True) for row in self.rows)  # a row is a line
-        write_atomically(self.path, f"[\n{lines}\n]\n".encode())
-
-    def best_rate(self, model: str, rates: list[float]) -> float:
-        """The tried learning rate whose validation error was least."""
-        tried = {
-            row["learning_rate"]: row["val_rel_l2"]
-            for row in self.rows
-            if row["stage"] == "tune" and "failed" not in row and row["model"] == model
-        }
-        return min((rate for rate in rates if rate in tried), key=tried.__getitem__, default=rates[len(rates) // 2])
-
-    def steps(self, model: str, seconds: float) -> int:
-        """How many of a model fit into a time, by its row of stage "time"."""
-        timed = (
-            row["step_ms"]
-            for row in self.rows
-            if row["stage"] == "time" and "failed" not in row and row["model"] == model
-        )
-        # One that failed is tried all the same, and fails with its own error.
-        return max(1, round(1e3 * seconds / next(timed, 1e3 * seconds)))
-
-    def check_machine(self, machine: str) -> None:
-        """Stops where steps were timed on another machine, whose time would not be the same time."""
-        other = next(
-            (row["machine"] for row in self.rows if row["stage"] == "time" and row["machine"] != machine), None
-        )
-        if other is not None:
-            raise SystemExit(
-                f"steps in {self.path} were timed on {other!r}, here is {machine!r}: give --results another folder"
-            )
-
-
-class Crew:
-    """Processes that share the GPUs and stay from stage to stage, since to start one takes longer than a short run.
+def crew(prepared: Prepared, per_gpu: int, out: Path) -> Crew:
+    """Processes that work on a data set.
 
     Args:
-        prepared: what they work on.
-        per_gpu: how many on each GPU; without any there is one, on the CPU.
+        prepared: the data set; its graphs are files that all of them map.
+        per_gpu: how many on each GPU.
         out: where models and pictures go.
     """
-
-    def __init__(self, prepared: Prepared, per_gpu: int, out: Path) -> None:
-        self.prepared, self.out, self.common = prepared, out, provenance(prepared)
-        self.num_gpus = torch.cuda.device_count()
-        self.places = [f"cuda:{i}" for _ in range(per_gpu) for i in range(self.num_gpus)] or ["cpu"]
-        # New processes, since CUDA may have started in this one; the graphs are files that all map.
-        self.context = torch.multiprocessing.get_context("spawn")
-        self.done = self.context.Queue()
-        self.workers: dict[int, tuple[Any, Any]] = {}
-
-    def __enter__(self) -> "Crew":
-        return self
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        for process, waiting in self.workers.values():
-            waiting.put(None)
-            if kind is not None:  # an error or Ctrl-C: nobody is waited for
-                process.terminate()
-        for process, _ in self.workers.values():
-            process.join()
-
-    def run(self, jobs: list[Job], results: Results) -> None:
-        """Every run that is not in the results yet, all of one stage."""
-        waiting = deque(job for job in jobs if not results.has(job))
-        # Only one a GPU where time is taken: the work of others shows in it, even what comes before they train.
-        alone = bool(waiting) and waiting[0].stage == "time"
-        chosen = range(max(1, self.num_gpus) if alone else len(self.places))
-        busy: dict[int, Job] = {}
-        count, total = 0, len(waiting)
-        while waiting or busy:
-            for i in chosen:
-                if waiting and i not in busy:
-                    busy[i] = waiting.popleft()
-                    self._give(i, busy[i])
-            i, found = self._next(busy)
-            settings = asdict(busy.pop(i)) | self.common
-            rows = [row | settings for row in found]
-            results.add(rows)
-            count += 1
-            for row in rows:
-                print(f"[{count}/{total}] {_told(row)}", flush=True)
-
-    def _give(self, i: int, job: Job) -> None:
-        if i not in self.workers:
-            waiting = self.context.SimpleQueue()
-            process = self.context.Process(
-                target=_work, args=(self.prepared, i, self.places[i], waiting, self.done, self.out), daemon=True
-            )
-            process.start()
-            self.workers[i] = process, waiting
-        self.workers[i][1].put(job)
-
-    def _next(self, busy: dict[int, Job]) -> tuple[int, list[Row]]:
-        """Who is done, and the rows of the run."""
-        while True:
-            try:
-                i, rows, leaves = self.done.get(timeout=5)
-            except queue.Empty:
-                dead = next((i for i in busy if not self.workers[i][0].is_alive()), None)
-                if dead is None:
-                    continue
-                code = self.workers.pop(dead)[0].exitcode
-                told = f"its process died (exit status {code}), perhaps for lack of memory: lower `--per_gpu`"
-                return dead, [{"split": "none", "failed": told}]
-            if leaves:
-                self.workers.pop(i)
-            return i, rows
+    return Crew(partial(Work, prepared, out), per_gpu, provenance(prepared), _told)
 
 
 def _told(row: Row) -> str:
@@ -188,43 +68,36 @@ def _told(row: Row) -> str:
     return f"{row['stage']} {name}, {settings}: {row.get('failed', found)}"
 
 
-def _work(prepared: Prepared, number: int, place: str, waiting: Any, done: Any, out: Path) -> None:
-    device = torch.device(place)
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("high")
-    kept: dict[bool, Any] = {}
-    statistics: dict[tuple[bool, bool], Any] = {}
-    while (job := waiting.get()) is not None:
-        try:
-            if job.harmonic not in kept:
-                kept.clear()
-                # Training graphs are brought there as batches; as graphs too they would take the place of another run.
-                kept[job.harmonic] = {
-                    name: prepared.view(name, job.harmonic, torch.device("cpu") if name == "train" else device)
-                    for name in prepared.shelves
-                }
-            kind = job.harmonic, contestants.loads_apart(job.model)
-            if kind not in statistics:
-                statistics[kind] = prepared.statistics(*kind)
-            rows = _run(prepared, kept[job.harmonic], statistics[kind], job, device, out)
-        except Exception as error:
-            traceback.print_exc()
-            rows = [{"split": "none", "failed": f"{type(error).__name__}: {error}"[:300]}]
-        # What failed in the middle of a capture leaves a device on which nothing works; another process takes over.
-        leaves = device.type == "cuda" and "failed" in rows[0]
-        done.put((number, rows, leaves))
-        if leaves:
-            return
-        if device.type == "cuda":
-            gc.collect()
-            torch.cuda.empty_cache()  # what this process keeps, others on the device lack
+class Work:
+    """Runs on a device, with the graphs that it has brought there.
+
+    Args:
+        prepared: what is worked on.
+        out: where models and pictures go.
+        device: where.
+    """
+
+    def __init__(self, prepared: Prepared, out: Path, device: torch.device) -> None:
+        self.prepared, self.out, self.device = prepared, out, device
+        self.kept: dict[bool, Any] = {}
+        self.statistics: dict[tuple[bool, bool], Any] = {}
+
+    def __call__(self, job: Job) -> list[Row]:
+        """The rows of a run."""
+        if job.harmonic not in self.kept:
+            self.kept.clear()
+            # Training graphs are brought there as batches; as graphs too they would take the place of another run.
+            self.kept[job.harmonic] = {
+                name: self.prepared.view(name, job.harmonic, torch.device("cpu") if name == "train" else self.device)
+                for name in self.prepared.shelves
+            }
+        kind = job.harmonic, contestants.loads_apart(job.model)
+        if kind not in self.statistics:
+            self.statistics[kind] = self.prepared.statistics(*kind)
+        return _run(self.prepared, self.kept[job.harmonic], self.statistics[kind], job, self.device, self.out)
 
 
 def _run(prepared: Prepared, graphs: Any, statistics: Any, job: Job, device: torch.device, out: Path) -> list[Row]:
-    torch.manual_seed(job.seed)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.cuda.reset_peak_memory_stats()
     model = contestants.make(job.model, prepared.around(job.harmonic))
     arch = contestants.architecture(job.model)
     graphs = {split: with_costs(each, arch) for split, each in graphs.items()}

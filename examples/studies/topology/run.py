@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import contestants
 import report
-from jobs import Crew, Job, Results, provenance
+from jobs import Crew, Job, Results, crew, provenance
 from preparing import prepare
 from sets import SETS
 
@@ -48,8 +48,8 @@ def main(args: argparse.Namespace) -> None:
             [contestants.architecture(model) for model in models],
         )  # fmt: skip
         results.check_machine(provenance(prepared)["machine"])
-        with Crew(prepared, args.per_gpu, args.out) as crew:
-            run(crew, results, args, todo)
+        with crew(prepared, args.per_gpu, args.out) as workers:
+            run(workers, results, args, todo)
         print(report.table(results.rows))
 
 
@@ -64,7 +64,7 @@ def run(crew: Crew, results: Results, args: argparse.Namespace, todo: list[tuple
         tuning = [
             Job(
                 stage="tune", model=m, harmonic=first, learning_rate=rate, seconds=shorter,
-                steps=results.steps(m, shorter),
+                steps=results.steps(shorter, model=m),
             )
             for m, rate in itertools.product(models, rates) if m not in contestants.PARTS
         ]  # fmt: skip
@@ -72,8 +72,11 @@ def run(crew: Crew, results: Results, args: argparse.Namespace, todo: list[tuple
     if "train" in args.stages:
         final = [
             Job(
-                stage="train", model=m, harmonic=h, seed=s, seconds=args.seconds, steps=results.steps(m, args.seconds),
-                learning_rate=results.best_rate("ours" if m in contestants.PARTS else m, rates),
+                stage="train", model=m, harmonic=h, seed=s, seconds=args.seconds,
+                steps=results.steps(args.seconds, model=m),
+                learning_rate=results.best(
+                    "learning_rate", "val_rel_l2", rates, model="ours" if m in contestants.PARTS else m
+                ),
             )
             for s, (m, h) in itertools.product(range(args.seeds), todo)
             if m not in contestants.PARTS or (s == 0 and h == first)

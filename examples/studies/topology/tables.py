@@ -7,15 +7,19 @@ rate, is never in the same cell.
 import math
 import shlex
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import contestants
 from sets import SETS
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
+from wording import NOTHING, counted, grid, origin, shared, spread
+
 Row = dict[str, Any]
-NOTHING = "–"
 HARMONIC = " + harmonic"
 
 
@@ -200,20 +204,6 @@ def caption(lines: Sequence[Line], rows: Sequence[Row]) -> str:
     return ". ".join(facts) + ":\n\n```sh\n" + "\n".join(_commands(lines, rows)) + "\n```"
 
 
-def counted(rows: Iterable[Row]) -> str:
-    """How many seeds rows are of, as words."""
-    seeds = len({row["seed"] for row in rows})
-    return f"{seeds} seed{'s' * (seeds != 1)}"
-
-
-def origin(rows: Iterable[Row]) -> str:
-    """Machines and commits of rows, as words."""
-    rows = list(rows)
-    commits = list(dict.fromkeys(row["commit"] for row in rows))
-    machines = "; ".join(dict.fromkeys(row["machine"] for row in rows))
-    return f"{machines}; commit{'s' * (len(commits) > 1)} {', '.join(commits)}"
-
-
 def unfinished(rows: Iterable[Row]) -> str:
     """Which trainings failed and why, as words; "" where none did."""
     rows = list(rows)
@@ -225,31 +215,6 @@ def unfinished(rows: Iterable[Row]) -> str:
     }
     missing = [f"{name} ({why})" for name, why in failed.items() if name not in done]
     return f"Not trained to the end: {'; '.join(missing)}." if missing else ""
-
-
-def shared(facts: Mapping[str, str]) -> str:
-    """Name → fact, as words: what most have, then what others have and which."""
-    usual = statistics.mode(facts.values())
-    others = dict.fromkeys(fact for fact in facts.values() if fact != usual)
-    found = [usual]
-    for fact in others:
-        found.append(f"{fact} for " + ", ".join(f"`{name}`" for name, has in facts.items() if has == fact))
-    return "; ".join(found)
-
-
-def grid(titles: Sequence[Any], body: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [list(map(str, titles)), ["---"] * len(titles), *body]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean to three digits ± standard deviation of the runs, where there are several; a dash for none."""
-    if not values:
-        return NOTHING
-    mean = statistics.mean(values)
-    decimals = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 3
-    return f"{mean:.{decimals}f}" + (f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else "")
 
 
 def _means(lines: Iterable[Line], splits: Sequence[str], metric: str) -> dict[tuple[Line, str], float]:

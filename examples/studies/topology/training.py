@@ -4,14 +4,13 @@ How long a step takes is measured first, on a GPU without other work; so models 
 else runs while they train, and a run can be made again step by step.
 
 Samples keep the batches that a seed deals them into, and batches take turns in a new order each epoch: so indices are
-looked up once a batch, and on a GPU each step is a CUDA graph. A step of models of this size is thousands of short
-kernels, and without graphs the time to start them from Python would be what is compared.
+looked up once a batch, and on a GPU each step is a CUDA graph.
 """
 
-import math
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,10 @@ from flare_connect.models import FlareConnect
 from flare_connect.models.features import collate, segments_of
 from flare_connect.train.losses import relative_l2, relative_l2_loss
 
-BATCH, CLIP, WEIGHT_DECAY, WARMUP, EMA, LEAST_RANK = 8, 1.0, 1e-4, 0.05, 0.999, 4
+sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
+import steps as common
+
+BATCH, LEAST_RANK = 8, 4
 TIMED_BATCHES = 8
 
 
@@ -82,27 +84,13 @@ def train(
     batches = _batches(model, graphs, generator, nested)
     model.train()
     optimiser, calls = _steps(model, batches, learning_rate)
-    averaged = [p.detach().clone() for p in model.parameters()]
-    order = _order(len(batches), generator)
-    start = time.perf_counter()
-    for count in range(1, steps + 1):
-        _set_rate(optimiser, learning_rate * _cycle((count - 1) / steps))
-        calls[next(order)]()
-        decay = min(EMA, (1 + count) / (10 + count))
-        torch._foreach_lerp_(averaged, [p.detach() for p in model.parameters()], 1 - decay)
-        if count % 64 == 0:
-            _synchronise(batches)  # a queue that the device falls behind on would only grow
-    _synchronise(batches)
-    spent = time.perf_counter() - start
-    with torch.no_grad():
-        for p, mean in zip(model.parameters(), averaged, strict=True):
-            p.copy_(mean)
-            p.grad = None
+    order, start = common.shuffled(len(batches), generator), time.perf_counter()
+    spent = common.go(model, optimiser, calls, order, steps=steps, learning_rate=learning_rate)
     return {
         "epochs": round(steps / len(batches), 2),
         "ready_seconds": round(start - begun, 1),
         "wall_seconds": round(spent, 1),
-    } | _peak(batches)
+    } | common.peak(model.device)
 
 
 def step_time(
@@ -128,20 +116,8 @@ def step_time(
     batches = _batches(model, graphs, torch.Generator().manual_seed(0), nested, batch, TIMED_BATCHES)
     model.train()
     _, calls = _steps(model, batches, learning_rate=1e-6)
-    rounds: list[float] = []
-    while len(rounds) < 2 or sum(rounds) < seconds:
-        _synchronise(batches)
-        start = time.perf_counter()
-        for call in calls:
-            call()
-        _synchronise(batches)
-        rounds.append(time.perf_counter() - start)
-    return {"step_ms": round(1e3 * min(rounds) / len(calls), 3)} | _peak(batches)
-
-
-def _peak(batches: list[Batch]) -> dict[str, int]:
-    target = batches[0].target
-    return {"gpu_peak_mib": round(torch.cuda.max_memory_allocated(target.device) / 2**20)} if target.is_cuda else {}
+    found = common.time_of(calls, model.device, seconds)
+    return {"step_ms": round(found, 3)} | common.peak(model.device)
 
 
 def _batches(
@@ -186,76 +162,12 @@ def error_of(model: FlareConnect, graphs: list[Data]) -> float:
 
 def _steps(
     model: FlareConnect, batches: list[Batch], learning_rate: float
-) -> tuple[torch.optim.Optimizer, list[Callable[[], None]]]:
+) -> tuple[torch.optim.Optimizer, list[common.Call]]:
     """The optimiser, and a step on each batch."""
-    device = batches[0].target.device
-    on_gpu = device.type == "cuda"
     widths = list(model.config.outputs.values())
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=torch.tensor(learning_rate, device=device) if on_gpu else learning_rate,
-        weight_decay=WEIGHT_DECAY, fused=True, capturable=on_gpu,
-    )  # fmt: skip
-
-    def step(batch: Batch) -> None:
-        optimiser.zero_grad()
-        batch.loss(model, widths).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimiser.step()
-
-    untouched = [p.detach().clone() for p in model.parameters()]
-    aside = torch.cuda.Stream(device) if on_gpu else None
-    with torch.cuda.stream(aside) if aside else nullcontext():
-        if aside:
-            aside.wait_stream(torch.cuda.default_stream(device))
-        for batch in batches[:3]:  # what is compiled once is not training time, and cannot happen within a graph
-            step(batch)
-        with torch.no_grad():
-            for p, start in zip(model.parameters(), untouched, strict=True):
-                p.copy_(start)
-            for state in optimiser.state.values():
-                for value in state.values():
-                    value.zero_()
-        if aside is None:
-            return optimiser, [lambda b=batch: step(b) for batch in batches]  # type: ignore[misc]
-        torch.cuda.synchronize(device)
-        pool, graphs = torch.cuda.graph_pool_handle(), []
-        for batch in batches:
-            graph = torch.cuda.CUDAGraph()
-            optimiser.zero_grad()
-            # Another process or thread may do with the device what it likes meanwhile.
-            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-            step(batch)
-            graph.capture_end()
-            graphs.append(graph)
-    torch.cuda.default_stream(device).wait_stream(aside)
-    return optimiser, [graph.replay for graph in graphs]
+    return common.steps_of(model, [partial(batch.loss, model, widths) for batch in batches], learning_rate)
 
 
 def _ranks(count: int, most: int, generator: torch.Generator) -> list[int | None]:
     draws = torch.rand(count, 2, generator=generator).tolist()
     return [None if coin < 0.5 else round(LEAST_RANK * (most / LEAST_RANK) ** place) for coin, place in draws]
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)  # the graphs read it there
-        else:
-            group["lr"] = rate
-
-
-def _synchronise(batches: list[Batch]) -> None:
-    if batches[0].target.is_cuda:
-        torch.cuda.synchronize(batches[0].target.device)
-
-
-def _cycle(share: float) -> float:
-    """Rises in a line, falls as a cosine."""
-    if share < WARMUP:
-        return max(share / WARMUP, 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (share - WARMUP) / (1 - WARMUP)))
-
-
-def _order(count: int, generator: torch.Generator) -> Iterator[int]:
-    while True:
-        yield from torch.randperm(count, generator=generator).tolist()

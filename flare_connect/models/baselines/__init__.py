@@ -1,4 +1,4 @@
-"""Peers: methods of others under our features and training, each a stand-in for `Trunk`.
+"""Peers: methods of others under our features and training, each a stand-in for `Trunk`; in time, on grids alone.
 
 FLARE and input-adapted FLARE are settings of `Architecture` and not here.
 """
@@ -12,24 +12,35 @@ from flare_connect.errors import ConfigError
 
 from .ball_query import Surroundings
 from .base import Baseline
+from .fno import FNO
 from .geotransolver import GeoFlare, GeoTransolver
 from .graph_net import GraphNet
+from .grids import GRID_BASELINES, GridRollout, matching_grid_channels
+from .matching import nearest_count
 from .meshgraphnet import MeshGraphNet
+from .persistence import Persistence
 from .pointwise import Pointwise
 from .transolver import Transolver
+from .unet import UNet
 
 __all__ = [
     "BASELINES",
+    "FNO",
+    "GRID_BASELINES",
     "Baseline",
     "GeoFlare",
     "GeoTransolver",
     "GraphNet",
+    "GridRollout",
     "MeshGraphNet",
+    "Persistence",
     "Pointwise",
     "Surroundings",
     "Transolver",
+    "UNet",
     "build",
     "matching_channels",
+    "matching_grid_channels",
 ]
 
 BASELINES: dict[str, type[Baseline]] = {
@@ -89,26 +100,13 @@ def matching_channels(name: str, parameters: int, *, tolerance: float = 0.1, **s
     known = inspect.signature(_class_of(name)).parameters
     step = settings.get("num_heads", known["num_heads"].default) if "num_heads" in known else _STEP
 
-    def count(multiple: int) -> int:
+    def count(channels: int) -> int:
         # On the meta device nothing is allocated or drawn.
         with torch.device("meta"):
-            model = build(name, channels=multiple * step, **settings)
+            model = build(name, channels=channels, **settings)
         return sum(p.numel() for p in model.parameters())
 
-    low, high = 1, 2
-    while count(high) < parameters:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) < parameters else (low, middle)
-    counts = {multiple: count(multiple) for multiple in (low, high)}
-    best = min(counts, key=lambda multiple: abs(counts[multiple] - parameters))
-    if abs(counts[best] - parameters) > tolerance * parameters:
-        raise ConfigError(
-            f"{name!r} has {counts[low]:,} parameters with {low * step} channels and {counts[high]:,} with "
-            f"{high * step}, neither within {tolerance:.0%} of {parameters:,}: change `num_blocks` or another setting"
-        )
-    return best * step
+    return nearest_count(name, count, parameters, tolerance, step=step)
 
 
 def _class_of(name: str) -> type[Baseline]:
