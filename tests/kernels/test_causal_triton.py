@@ -189,7 +189,7 @@ def test_half_precision_of_tokens(device):
 def rounding_kernel(x, y, SIZE: tl.constexpr):
     """Numbers as factors in tf32."""
     at = tl.arange(0, SIZE)
-    tl.store(y + at, operand(tl.load(x + at), tl.float32, "tf32"))
+    tl.store(y + at, operand(tl.load(x + at), "tf32"))
 
 
 def test_factors_of_tf32_are_rounded(device):

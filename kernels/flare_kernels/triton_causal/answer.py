@@ -7,9 +7,12 @@ span. With scores s, that state (l, Z), weights p of the tokens' softmax over th
     A_tτ = Σ_m p_tm exp(s_τm − l_tm) for τ ≤ t,   Y = A V + (p exp(l − l_t)) Z
 
 Usually all of it is matrix products: with a reference r for each latent, `exp(s_τ − l_t)` is `exp(s_τ − r)` times
-`exp(r − l_t)`. Where scores of a span are so far apart that no r keeps both factors in range, latents are taken one by
-one instead, and every exponent is at most 0. Scores stay in base e, as states are: in float32 a change of base would
-round both once more, and what counts are differences of the two.
+`exp(r − l_t)`. Where scores of a span are so far apart that no r keeps both factors in range, a second launch (`FAR`)
+takes latents one by one instead, and every exponent is at most 0. Both in one kernel would want more registers than a
+thread has; so the first computes something for every span, and marks those that the second is to do anew.
+
+Scores stay in base e, as states are: in float32 a change of base would round both once more, and what counts are
+differences of the two.
 """
 
 import triton
@@ -29,16 +32,16 @@ def larger(a, b):
 
 @triton.jit
 def causal_mask(L: tl.constexpr):
-    """[token, token that it reads]."""
+    """[token, token that it reads], and the same turned."""
     rows = tl.arange(0, L)
-    return rows[:, None] >= rows[None, :]
+    return rows[:, None] >= rows[None, :], rows[:, None] <= rows[None, :]
 
 
 @triton.jit
-def operand(x, IN: tl.constexpr, PRECISION: tl.constexpr):
-    """A factor of a matrix product. Tensor cores cut what tf32 has no digits for, always towards 0; this rounds."""
-    x = x.to(IN)
-    if PRECISION == "tf32" and x.dtype == tl.float32:
+def operand(x, PRECISION: tl.constexpr):
+    """A factor of a product of float32. Tensor cores cut what tf32 has no digits for, always towards 0; this rounds."""
+    x = x.to(tl.float32)
+    if PRECISION == "tf32":
         bits = x.to(tl.int32, bitcast=True)
         x = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
     return x
@@ -91,6 +94,12 @@ def factors(s, before):
 
 
 @triton.jit
+def too_far(total):
+    """1 where a sum is so small beside the reference that factors lose it, else 0."""
+    return (tl.min(tl.min(total, 1), 0) < LOWEST).to(tl.int32)
+
+
+@triton.jit
 def pivots_of(s, before):
     """The largest score so far [L, BLOCK_M], that of the state included; 0 where nothing has weight."""
     peak = tl.maximum(tl.associative_scan(s, 0, larger), before[None, :])
@@ -114,11 +123,11 @@ def weights_of(s, pivots, first, m, causal, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
-def of_scores(ds, key, query, scale, IN: tl.constexpr, PRECISION: tl.constexpr):
+def of_scores(ds, key, query, scale, PRECISION: tl.constexpr):
     """Gradients of keys [L, BLOCK_D] and queries [BLOCK_M, BLOCK_D] from those of the scores [L, BLOCK_M]."""
-    ds = operand(ds, IN, PRECISION)
-    dkey = tl.dot(ds, operand(query, IN, PRECISION), input_precision=PRECISION)
-    dquery = tl.dot(tl.trans(operand(key, IN, PRECISION)), ds, input_precision=PRECISION)
+    ds = operand(ds, PRECISION)
+    dkey = tl.dot(ds, operand(query, PRECISION), input_precision=PRECISION)
+    dquery = tl.dot(tl.trans(operand(key, PRECISION)), ds, input_precision=PRECISION)
     return dkey * scale, tl.trans(dquery) * scale
 
 
@@ -175,32 +184,36 @@ def span_inputs(
 
 @triton.jit(do_not_specialize=["N", "M"])
 def answer_kernel(
-    q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, y,
+    q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, far, y,
     N, M, scale,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
     stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    ALL: tl.constexpr, IN: tl.constexpr, PRECISION: tl.constexpr,
+    ALL: tl.constexpr, PRECISION: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """What one block of latents brings to the outputs [N, H, Dv] of a span; a part for each block."""
+    far += tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    if FAR:  # noqa: SIM102 (a condition at compile time)
+        if tl.load(far) == 0:
+            return
     head, span, start, length, sequence = span_place(ptr, sequences, H)
     block = tl.program_id(1)
     latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
     rows = tl.arange(0, L)
-    causal = causal_mask(L)
+    causal, _ = causal_mask(L)
     p, _, _, s, _, _, value, before, state = span_inputs(
         q, k, v, log_weights, q_decode, k_decode, lse, z, head, span, start, length, sequence, latents, M, scale,
         stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
         stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
         H, D, DV, L, BLOCK_M, BLOCK_D, BLOCK_DV, ALL, PRECISION,
     )  # fmt: skip
-    read, first, total = factors(s, before)
-    if tl.min(tl.min(total, 1), 0) >= LOWEST:
+    if not FAR:
+        read, first, total = factors(s, before)
+        tl.store(far, too_far(total))
+        total = tl.maximum(total, LOWEST)  # numbers everywhere, also where they are to be replaced
         share = p / total
-        a = tl.dot(
-            operand(share, IN, PRECISION), tl.trans(operand(read, IN, PRECISION)), input_precision=PRECISION
-        )  # fmt: skip
+        a = tl.dot(operand(share, PRECISION), tl.trans(operand(read, PRECISION)), input_precision=PRECISION)
         a = tl.where(causal, a, 0.0)
         old = share * first[None, :]
     else:
@@ -213,22 +226,22 @@ def answer_kernel(
             weight = column(p, m, BLOCK_M)
             a += weight[:, None] * w
             old += tl.where((tl.arange(0, BLOCK_M) == m)[None, :], (weight * kept)[:, None], 0.0)
-    out = tl.dot(operand(a, IN, PRECISION), operand(value, IN, PRECISION), input_precision=PRECISION)
-    out = tl.dot(operand(old, IN, PRECISION), operand(state, IN, PRECISION), out, input_precision=PRECISION)
+    out = tl.dot(operand(a, PRECISION), operand(value, PRECISION), input_precision=PRECISION)
+    out = tl.dot(operand(old, PRECISION), operand(state, PRECISION), out, input_precision=PRECISION)
     y += ((block.to(tl.int64) * N + start) * H + head) * DV
     store_rows(y, rows, H * DV, length, out, DV, BLOCK_DV)
 
 
 @triton.jit(do_not_specialize=["N", "M"])
 def answer_grad_kernel(
-    q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, y, dy,
+    q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, far, y, dy,
     dq, dk, dv, dweights, dq_decode, dk_decode, dlse, dz,
     N, M, scale,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
     stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    ALL: tl.constexpr, IN: tl.constexpr, PRECISION: tl.constexpr,
+    ALL: tl.constexpr, PRECISION: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one block of latents in a span: of queries a part for each span, of tokens a part for each block.
 
@@ -236,11 +249,15 @@ def answer_grad_kernel(
     `dp_tm = Σ_τ exp(s_τm − l_tm) B_tτ + exp(l_m − l_tm) dy_t·Z_m`,
     `ds_τm = Σ_{t≥τ} exp(s_τm − l_tm)(p_tm B_tτ − g_tm)`.
     """
+    far += tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    if FAR:  # noqa: SIM102 (a condition at compile time)
+        if tl.load(far) == 0:
+            return
     head, span, start, length, sequence = span_place(ptr, sequences, H)
     block = tl.program_id(1)
     latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
     rows = tl.arange(0, L)
-    causal = causal_mask(L)
+    causal, causal_turned = causal_mask(L)
     p, key_decode, query_decode, s, key, query, value, before, state = span_inputs(
         q, k, v, log_weights, q_decode, k_decode, lse, z, head, span, start, length, sequence, latents, M, scale,
         stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
@@ -249,26 +266,20 @@ def answer_grad_kernel(
     )  # fmt: skip
     rows_out = (start * H + head) * DV
     slope = load_rows(dy + rows_out, rows, H * DV, length, True, DV, BLOCK_DV)
-    # No product has an accumulated one, transposed, on its left: some versions of Triton compile that wrongly.
-    b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
-    b_turned = tl.where(tl.trans(causal), tl.dot(value, tl.trans(slope), input_precision=PRECISION), 0.0)
-    slope_in = operand(slope, IN, PRECISION)
-    of_state = tl.dot(slope_in, tl.trans(operand(state, IN, PRECISION)), input_precision=PRECISION)
-
-    read, first, total = factors(s, before)
-    if tl.min(tl.min(total, 1), 0) >= LOWEST:
-        share = p / total
-        share_in, read_in = operand(share, IN, PRECISION), operand(read, IN, PRECISION)
-        a_turned = tl.where(
-            tl.trans(causal), tl.dot(read_in, tl.trans(share_in), input_precision=PRECISION), 0.0
-        )  # fmt: skip
-        dp = tl.dot(operand(b, IN, PRECISION), read_in, of_state * first[None, :], input_precision=PRECISION) / total
-        g = share * dp
-        later = tl.cumsum(g, 0, reverse=True)
-        ds = read * (tl.dot(operand(b_turned, IN, PRECISION), share_in, input_precision=PRECISION) - later)
+    # What is needed once comes when it is needed, or a thread would have to keep more than it has registers. And no
+    # product has an accumulated one, transposed, on its left: some versions of Triton compile that wrongly.
+    slope_in = operand(slope, PRECISION)
+    of_state = tl.dot(slope_in, tl.trans(operand(state, PRECISION)), input_precision=PRECISION)
+    if not FAR:
+        read, first, total = factors(s, before)
+        tl.store(far, too_far(total))
+        total = tl.maximum(total, LOWEST)  # numbers everywhere, also where they are to be replaced
+        share, read = operand(p / total, PRECISION), operand(read, PRECISION)
         old = share * first[None, :]
-        lost = first * tl.sum(g, 0)
+        a_turned = tl.dot(read, tl.trans(share), input_precision=PRECISION)
+        a_turned = tl.where(causal_turned, a_turned, 0.0)
     else:
+        b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
         pivots = pivots_of(s, before)
         first_of_each = tl.exp(before[None, :] - pivots)
         a = tl.zeros([L, L], tl.float32)
@@ -286,16 +297,28 @@ def answer_grad_kernel(
             dp += tl.where(mine, slope_of_p[:, None], 0.0)
             ds += tl.where(mine, slope_of_s[:, None], 0.0)
         a_turned = tl.trans(a)
-        lost = tl.sum(old * dp, 0)
+    part = block.to(tl.int64) * N + start
+    dvalue = tl.dot(operand(a_turned, PRECISION), slope_in, input_precision=PRECISION)
+    store_rows(dv + (part * H + head) * DV, rows, H * DV, length, dvalue, DV, BLOCK_DV)
     at = ((span + sequence) * H + head) * M
-    tl.store(dlse + at + latents, tl.sum(old * of_state, 0) - lost, mask=latents < M)
-    dstate = tl.dot(tl.trans(slope_in), operand(old, IN, PRECISION), input_precision=PRECISION)
+    dstate = tl.dot(tl.trans(slope_in), operand(old, PRECISION), input_precision=PRECISION)
     store_rows(dz + at * DV, latents, DV, M, tl.trans(dstate), DV, BLOCK_DV)
+    gained = tl.sum(old * of_state, 0)
+    if not FAR:
+        b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
+        dp = tl.dot(operand(b, PRECISION), read, of_state * first[None, :], input_precision=PRECISION) / total
+        p = share * total
+        g = share * dp
+        lost = first * tl.sum(g, 0)
+        value = load_rows(v + start * stride_vn + head * stride_vh, rows, stride_vn, length, True, DV, BLOCK_DV)
+        b_turned = tl.where(causal_turned, tl.dot(value, tl.trans(slope), input_precision=PRECISION), 0.0)
+        ds = tl.dot(operand(b_turned, PRECISION), share, input_precision=PRECISION)
+        ds = read * (ds - tl.cumsum(g, 0, reverse=True))
+    else:
+        lost = tl.sum(old * dp, 0)
+    tl.store(dlse + at + latents, gained - lost, mask=latents < M)
 
     at = (span * H + head) * M
-    part = block.to(tl.int64) * N + start
-    dvalue = tl.dot(operand(a_turned, IN, PRECISION), slope_in, input_precision=PRECISION)
-    store_rows(dv + (part * H + head) * DV, rows, H * DV, length, dvalue, DV, BLOCK_DV)
     if dweights is not None:
         tl.store(dweights + part * H + head + rows * H, tl.sum(ds, 1), mask=rows < length)
     if y is None:
@@ -307,9 +330,11 @@ def answer_grad_kernel(
     if dk_decode is None:
         ds += dt
     else:
-        dkey, dquery = of_scores(dt, key_decode, query_decode, scale, IN, PRECISION)
+        dkey, dquery = of_scores(dt, key_decode, query_decode, scale, PRECISION)
         store_rows(dk_decode + (part * H + head) * D, rows, H * D, length, dkey, D, BLOCK_D)
         store_rows(dq_decode + at * D, latents, D, M, dquery, D, BLOCK_D)
-    dkey, dquery = of_scores(ds, key, query, scale, IN, PRECISION)
+    key = load_rows(k + start * stride_kn + head * stride_kh, rows, stride_kn, length, True, D, BLOCK_D)
+    query = load_rows(q + sequence * stride_qb + head * stride_qh, latents, stride_qm, M, True, D, BLOCK_D)
+    dkey, dquery = of_scores(ds, key, query.to(key.dtype), scale, PRECISION)
     store_rows(dk + (part * H + head) * D, rows, H * D, length, dkey, D, BLOCK_D)
     store_rows(dq + at * D, latents, D, M, dquery, D, BLOCK_D)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
 from ..operators import register
@@ -84,7 +83,7 @@ def _answer_constants(q: Tensor, k: Tensor, v: Tensor, precision: str) -> tuple[
     # inside they have more digits than what comes in.
     how = {torch.bfloat16: "tf32", torch.float16: "tf32x3"}.get(k.dtype, precision)
     blocks = SPAN, block_m, block_of(dim), block_of(v.shape[-1])
-    return (heads, dim, v.shape[-1], *blocks, latents <= block_m, tl.float32, how), -(-latents // block_m)
+    return (heads, dim, v.shape[-1], *blocks, latents <= block_m, how), -(-latents // block_m)
 
 
 def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor | None, k_decode: Tensor | None) -> tuple[int, ...]:
@@ -104,11 +103,13 @@ def causal_answer(
     """
     constants, blocks = _answer_constants(q, k, v, precision)
     parts = v.new_empty((blocks, *v.shape), dtype=v.dtype if blocks == 1 else torch.float32)
-    launch(
-        answer_kernel, (len(sequences) * q.shape[-3], blocks),
-        (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, parts),
-        (len(k), q.shape[-2], scale), _strides(q, k, v, q_decode, k_decode), constants,
-    )  # fmt: skip
+    programs = len(sequences) * q.shape[-3], blocks
+    far = ptr.new_empty(programs, dtype=torch.int32)
+    for again in (False, True):
+        launch(
+            answer_kernel, programs, (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, far, parts),
+            (len(k), q.shape[-2], scale), _strides(q, k, v, q_decode, k_decode), (*constants, again),
+        )  # fmt: skip
     return parts[0] if blocks == 1 else parts.sum(0).to(v.dtype)
 
 
@@ -131,12 +132,14 @@ def causal_answer_grad(
     ]
     dweights = None if log_weights is None else k.new_empty((blocks, len(k), heads), dtype=torch.float32)
     dlse, dz = torch.empty_like(lse), torch.empty_like(z)
-    launch(
-        answer_grad_kernel, (spans * heads, blocks),
-        (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, None if blocks == 1 else y, dy,
-         queries[0], rows[0], rows[1], dweights, queries[1], rows[2], dlse, dz),
-        (len(k), latents, scale), _strides(q, k, v, q_decode, k_decode), constants,
-    )  # fmt: skip
+    far = ptr.new_empty((spans * heads, blocks), dtype=torch.int32)
+    for again in (False, True):
+        launch(
+            answer_grad_kernel, (spans * heads, blocks),
+            (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, far, None if blocks == 1 else y, dy,
+             queries[0], rows[0], rows[1], dweights, queries[1], rows[2], dlse, dz),
+            (len(k), latents, scale), _strides(q, k, v, q_decode, k_decode), (*constants, again),
+        )  # fmt: skip
     last = offsets[1:] + torch.arange(len(offsets) - 1, device=offsets.device)
     dlse, dz = dlse.index_fill_(0, last, 0.0), dz.index_fill_(0, last, 0.0)  # nothing here reads these
     dk, dv, dk_decode = (
