@@ -157,7 +157,8 @@ def test_errors_are_those_of_rollouts(study, data):
     model = study["contestants"].make("ours", graphs.around, "quick")
     model.fit_statistics(graphs.splits["train"])
     found = study["training"].errors_of(model, graphs.splits["test"], batch=2)
-    assert list(found.shape) == [FRAMES - 1, 2, 2]
+    idle = study["training"].idle_errors(graphs.splits["test"], [2, 1])
+    assert list(found.shape) == list(idle.shape) == [FRAMES - 1, 2, 2]
     for place in range(2):
         mesh = study["preparing"].kept_of(data, "test", place)
         first = {name: mesh.point_data[name][:, :1] for name in ("velocity", "temperature")}
@@ -167,6 +168,9 @@ def test_errors_are_those_of_rollouts(study, data):
             off = (rolled[name] - truth).transpose(0, 1).flatten(1).norm(dim=1)
             expected = off / truth.transpose(0, 1).flatten(1).norm(dim=1)
             torch.testing.assert_close(found[:, place, field], expected, rtol=1e-3, atol=1e-5)
+            off = (first[name] - truth).transpose(0, 1).flatten(1).norm(dim=1)
+            expected = off / truth.transpose(0, 1).flatten(1).norm(dim=1)
+            torch.testing.assert_close(idle[:, place, field], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_steps_see_windows_of_their_batch_after_so_many_own_predictions(study, data):
