@@ -10,7 +10,6 @@ import contestants
 import numpy as np
 import preparing
 import torch
-import training
 
 from flare_connect.files import replacing
 
@@ -67,6 +66,8 @@ class Work:
 
     def __call__(self, job: Job) -> list[Row]:
         """The rows of a run."""
+        import training  # loads Lightning, for which the process that gives the work out need not wait
+
         splits = self.graphs.splits
         if job.model == "persistence":
             widths = list(self.graphs.around.fields.values())
@@ -108,6 +109,8 @@ class Work:
 
     def _keep(self, model: Any, job: Job, split: str) -> None:
         """A rollout for pictures: of the same series for all models, whatever their errors."""
+        import training
+
         place = len(self.graphs.splits[split]) // 2
         with torch.no_grad():
             graph = training.collate([self.graphs.splits[split][place]]).to(model.device)
