@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import torch
 from fixtures_meshes import square
+from fixtures_studies import Inline
 
+from flare_connect.errors import InputError
 from flare_connect.mesh import Mesh, NamedSet, write_store
+from flare_connect.train import UnrollConfig
+from flare_connect.train.rollout_module import window_loss
 
-MODULES = ("contestants", "preparing", "training", "jobs", "report")
+MODULES = ("contestants", "preparing", "training", "jobs", "report", "run", "crew", "rows", "steps", "curves",
+           "wording", "options")  # fmt: skip
 FRAMES = 8
 
 
@@ -47,6 +52,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def study(repository, monkeypatch):
     """Modules of the study, which share their names with those of others."""
+    monkeypatch.syspath_prepend(repository / "examples/studies/common")
     monkeypatch.syspath_prepend(repository / "examples/studies/flow")
     before = {name: sys.modules.pop(name, None) for name in MODULES}
     yield {name: importlib.import_module(name) for name in MODULES}
@@ -56,20 +62,16 @@ def study(repository, monkeypatch):
             sys.modules[name] = module
 
 
-def run(repository, *options):
+@pytest.mark.slow
+def test_the_study_runs_and_goes_on_where_it_was(study, repository, data, monkeypatch, capsys):
+    out = data.parent
+    options = ["run.py", "--quick", "--seconds", "0.2", "--out", str(out)]
     done = subprocess.run(
-        [sys.executable, repository / "examples/studies/flow/run.py", *map(str, options)],
+        [sys.executable, repository / "examples/studies/flow" / options[0], *options[1:]],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.slow
-def test_the_study_runs_and_goes_on_where_it_was(repository, data):
-    out = data.parent
-    told = run(repository, "--quick", "--seconds", 0.5, "--out", out)
-    assert "| ours |" in told
+    assert "| ours |" in done.stdout
     rows = json.loads((out / "flow_quick.json").read_text())
     trained = [row for row in rows if row["stage"] == "train"]
     assert {(row["model"], row["split"]) for row in trained} == {
@@ -86,8 +88,56 @@ def test_the_study_runs_and_goes_on_where_it_was(repository, data):
         step = next(each["step_ms"] for each in rows if each["stage"] == "time" and each["model"] == row["model"])
         assert row["steps"] * step == pytest.approx(1e3 * row["seconds"], abs=step)
     before = (out / "flow_quick.json").read_bytes()
-    assert run(repository, "--quick", "--seconds", 0.5, "--out", out).count("[1/") == 0
+    monkeypatch.setattr(sys, "argv", options)
+    monkeypatch.setattr(study["crew"].Crew, "_give", None)  # nothing is given to anyone
+    # The name that rows have of this machine has its threads in it, which a test may have changed.
+    monkeypatch.setattr(study["rows"].measure, "machine", lambda device: ours["machine"])
+    study["run"].main(study["run"].arguments())
+    assert "| ours |" in capsys.readouterr().out
     assert (out / "flow_quick.json").read_bytes() == before
+
+
+def test_every_stage_follows_from_those_before(study, tmp_path, monkeypatch):
+    """Rates are tried for ours and the peer alone; others take theirs, and what cannot be captured runs without."""
+    models = ["ours", "MeshGraphNet", "no memory"]
+    monkeypatch.setattr(sys, "argv", ["run.py", "--models", *models, "--seeds", "2", "--seconds", "6"])
+    args = study["run"].arguments()
+    best, step_ms = {"ours": 3e-3, "MeshGraphNet": 1e-3}, {"ours": 10.0, "MeshGraphNet": 5.0, "no memory": 8.0}
+
+    def work(job):
+        if job.stage == "time" and job.model == "ours" and job.captured:
+            return [{"split": "none", "failed": "RuntimeError: capture"}]
+        facts = {"time": {"step_ms": step_ms.get(job.model)}, "train": {}}
+        return [{"split": "x"} | facts.get(job.stage, {"val_nrmse": abs(job.learning_rate - best.get(job.model, 0))})]
+
+    crew, results = Inline(work, {}), study["rows"].Results(tmp_path / "rows.json")
+    study["run"].run(crew, results, args, "quick")
+    tuned = [job for job in crew.made if job.stage == "tune"]
+    assert [(job.model, job.learning_rate) for job in tuned] == [
+        (model, rate) for model in best for rate in (5e-4, 1e-3, 3e-3, 6e-3)
+    ]
+    assert {(job.model, job.seconds, job.steps) for job in tuned} == {("ours", 2.0, 200), ("MeshGraphNet", 2.0, 400)}
+    first, *final = [job for job in crew.made if job.stage == "train"]
+    assert first.model == "persistence"
+    assert [(job.seed, job.model, job.learning_rate, job.steps, job.captured) for job in final] == [
+        (seed, *each)
+        for seed in (0, 1)
+        for each in (("ours", 3e-3, 600, False), ("MeshGraphNet", 1e-3, 1200, True), ("no memory", 3e-3, 750, True))
+    ]
+    again = Inline(work, {})
+    study["run"].run(again, study["rows"].Results(tmp_path / "rows.json"), args, "quick")
+    assert [(job.stage, job.model, job.captured) for job in again.made] == [("time", "ours", True)]
+
+
+def test_what_cannot_be_run_is_said_before_work_starts(study, monkeypatch, capsys):
+    for options, told in (
+        (["--seconds", "0"], "--seconds must be positive, got 0"),
+        (["--models", "no memory"], "learning rates are those of 'ours': name it among --models"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["run.py", *options])
+        with pytest.raises(SystemExit):
+            study["run"].arguments()
+        assert told in capsys.readouterr().err
 
 
 def test_all_have_about_as_many_parameters(study, data):
@@ -107,7 +157,8 @@ def test_errors_are_those_of_rollouts(study, data):
     model = study["contestants"].make("ours", graphs.around, "quick")
     model.fit_statistics(graphs.splits["train"])
     found = study["training"].errors_of(model, graphs.splits["test"], batch=2)
-    assert list(found.shape) == [FRAMES - 1, 2, 2]
+    idle = study["training"].idle_errors(graphs.splits["test"], [2, 1])
+    assert list(found.shape) == list(idle.shape) == [FRAMES - 1, 2, 2]
     for place in range(2):
         mesh = study["preparing"].kept_of(data, "test", place)
         first = {name: mesh.point_data[name][:, :1] for name in ("velocity", "temperature")}
@@ -117,6 +168,32 @@ def test_errors_are_those_of_rollouts(study, data):
             off = (rolled[name] - truth).transpose(0, 1).flatten(1).norm(dim=1)
             expected = off / truth.transpose(0, 1).flatten(1).norm(dim=1)
             torch.testing.assert_close(found[:, place, field], expected, rtol=1e-3, atol=1e-5)
+            off = (first[name] - truth).transpose(0, 1).flatten(1).norm(dim=1)
+            expected = off / truth.transpose(0, 1).flatten(1).norm(dim=1)
+            torch.testing.assert_close(idle[:, place, field], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_see_windows_of_their_batch_after_so_many_own_predictions(study, data):
+    graphs = study["preparing"].Graphs.of(data, "quick")
+    torch.manual_seed(0)
+    model = study["contestants"].make("ours", graphs.around, "quick")
+    model.fit_statistics(graphs.splits["train"])
+    training, unroll = study["training"], UnrollConfig(own_steps=2)
+    feed = training.Feed(model, graphs.splits["train"], unroll, 0, batch=3, window=5)
+    assert len(feed.batches) == 2  # the last two of eight fill none
+    order, seen, places = feed.order(), set(), []
+    for _ in range(200):
+        place, depth = divmod(next(order), 3)
+        places.append(place)
+        seen.add((place, depth, int(feed.first)))
+    assert seen == {(place, depth, first) for place in range(2) for depth in range(3) for first in range(FRAMES - 4)}
+    assert all(sorted(each) == [0, 1] for each in np.reshape(places, (-1, 2)).tolist())
+    place, depth = divmod(next(order), 3)
+    graph, first = feed.batches[place][0], int(feed.first)
+    expected = window_loss(model, graph, graph.frames[:, first : first + 5], unroll, depth)
+    torch.testing.assert_close(feed.loss(place, depth), expected)
+    with pytest.raises(InputError, match="a window has 9 frames, the series have 8"):
+        training.Feed(model, graphs.splits["train"], unroll, 0, window=9)
 
 
 def test_training_follows_from_its_seed_and_learns(study, data):
@@ -128,8 +205,9 @@ def test_training_follows_from_its_seed_and_learns(study, data):
         model.fit_statistics(graphs.splits["train"])
         before = float(study["training"].errors_of(model, graphs.splits["val"]).mean())
         unroll = study["contestants"].CONTESTANTS["MeshGraphNet"].unroll
-        trainer = study["training"].Trainer(model, graphs.splits["train"], unroll, 0)
-        facts = study["training"].train(trainer, steps=40, learning_rate=8e-3)
+        facts = study["training"].train(
+            model, graphs.splits["train"], unroll=unroll, steps=40, learning_rate=8e-3, seed=0
+        )
         assert facts["epochs"] == 20
         losses.append(float(study["training"].errors_of(model, graphs.splits["val"]).mean()))
     assert losses[0] == losses[1]
@@ -137,25 +215,45 @@ def test_training_follows_from_its_seed_and_learns(study, data):
 
 
 def test_the_best_rate_is_that_of_the_least_error(study, tmp_path):
-    results = study["jobs"].Results(tmp_path / "r.json")
-    assert results.best_rate("ours", [1.0, 2.0, 3.0]) == 2.0
+    results, rates = study["rows"].Results(tmp_path / "r.json"), [1.0, 2.0, 3.0]
+    assert results.best("learning_rate", "val_nrmse", rates, model="ours") == 2.0
     for rate, error in ((1.0, 0.3), (2.0, 0.2), (3.0, 0.4)):
         results.add([{"stage": "tune", "model": "ours", "learning_rate": rate, "val_nrmse": error}])
     results.add([{"stage": "tune", "model": "other", "learning_rate": 3.0, "val_nrmse": 0.1}])
     results.add([{"stage": "time", "model": "ours", "step_ms": 20.0, "machine": "here"}])
-    assert study["jobs"].Results(tmp_path / "r.json").best_rate("ours", [1.0, 2.0, 3.0]) == 2.0
-    assert results.steps("ours", 3.0) == 150
+    again = study["rows"].Results(tmp_path / "r.json")
+    assert again.best("learning_rate", "val_nrmse", rates, model="ours") == 2.0
+    assert results.steps(3.0, model="ours") == 150
     with pytest.raises(SystemExit, match="were timed on 'here', here is 'there'"):
         results.check_machine("there")
 
 
-def test_the_table_has_means_over_seeds_along_the_way(study):
+def test_the_table_has_means_over_seeds_along_the_way(study, tmp_path):
+    """Of the longest trainings at the rate that validation prefers; the curves are of every frame."""
+    common = {"stage": "train", "learning_rate": 1e-3, "val_nrmse": 0.1, "machine": "H100", "commit": "abc1234",
+              "command": "python run.py"}  # fmt: skip
     rows = [
-        {"stage": "train", "model": "ours", "split": "id", "seed": seed, "nrmse": 0.1 + 0.02 * seed, "params": 1000,
-         "steps": 5, "rollout_ms": 2.0, "nrmse_per_step": [0.01 * (seed + 1), 0.2, 0.3, 0.4]}
+        common | {"model": "ours", "split": "id", "seed": seed, "nrmse": 0.1 + 0.02 * seed, "params": 1000, "steps": 5,
+                  "rollout_ms": 2.0, "nrmse_per_step": [0.01 * (seed + 1), 0.2, 0.3, 0.4], "seconds": 60.0}
         for seed in (0, 1)
     ]  # fmt: skip
-    rows += [{"stage": "time", "model": "ours", "step_ms": 7.0}, {"stage": "train", "model": "x", "failed": "no"}]
-    line = study["report"].table(rows).splitlines()[2]
-    means = "0.1100 ± 0.0141 | 0.0150 ± 0.0071 | 0.2000 ± 0.0000 | 0.4000 ± 0.0000"
-    assert line == f"| ours | 1,000 | 5 | 7.0 | 2.0 | {means} |"
+    still = {"split": "id", "seed": 0, "nrmse": 0.5, "nrmse_per_step": [0.5] * 4, "seconds": 0.0, "steps": 0}
+    rows += [
+        common | still | {"model": "persistence"}, rows[0] | {"seconds": 20.0, "nrmse": 0.01},
+        rows[0] | {"learning_rate": 2e-3, "val_nrmse": 0.2, "nrmse": 0.02},
+        {"stage": "time", "model": "ours", "step_ms": 7.0}, {"stage": "train", "model": "x", "failed": "no"},
+    ]  # fmt: skip
+    lines = study["report"].table(rows).splitlines()[2:]
+    means = "0.110 ± 0.014 | 0.0150 ± 0.0071 | 0.200 ± 0.000 | 0.400 ± 0.000"
+    nothing = "– | – | – | –"
+    assert lines == [
+        f"| ours | 1,000 | 5 | 7.0 | 2.0 | {means} |",
+        f"| persistence | {nothing} | 0.500 | 0.500 | 0.500 | 0.500 |",
+    ]
+    (tmp_path / "flow.json").write_text(json.dumps(rows))
+    study["report"].write(tmp_path, tmp_path)
+    told = "Trained for 60 s. 2 seeds. H100; commit abc1234: `python run.py`."
+    assert told in (tmp_path / "tables.md").read_text()
+    assert (tmp_path / "test.svg").read_text().count("<polyline") == 2
+    study["report"].write(tmp_path / "none", tmp_path)
+    assert "No rows yet." in (tmp_path / "none/tables.md").read_text()

@@ -10,18 +10,20 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from fixtures_studies import Inline
 
 from flare_connect.errors import InputError
 from flare_connect.metrics.pdebench import pdebench_errors
 from flare_connect.train import UnrollConfig
 from flare_connect.train.rollout_module import window_loss
 
-MODULES = ("run", "report", "jobs", "training", "contestants", "sets", "crew", "steps", "curves", "wording")
+MODULES = ("run", "report", "jobs", "training", "contestants", "sets", "crew", "rows", "steps", "curves",
+           "wording", "options")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +267,7 @@ def test_tables_have_means_the_least_in_bold_and_say_what_left_all_bounds(study,
 
 
 def test_the_best_setting_is_that_of_the_least_validation_error(study, tmp_path):
-    results = study("crew").Results(tmp_path / "rows.json")
+    results = study("rows").Results(tmp_path / "rows.json")
     tried = [("teacher", 1e-3, 0.4), ("teacher", 3e-3, 0.2), ("teacher", 9e-3, 0.9), ("unrolled", 3e-3, 0.3)]
     results.add([
         row("ours", "val", stage="tune", unroll=u, learning_rate=rate, val_nrmse=error) for u, rate, error in tried
@@ -275,7 +277,7 @@ def test_the_best_setting_is_that_of_the_least_validation_error(study, tmp_path)
     assert results.best("unroll", "val_nrmse", ["teacher", "unrolled"], model="ours") == "teacher"
     assert results.best("learning_rate", "val_nrmse", [1e-3, 3e-3, 9e-3], model="ours", unroll="teacher") == 3e-3
     assert results.best("learning_rate", "val_nrmse", [1, 2, 3], model="U-Net") == 2
-    again = study("crew").Results(tmp_path / "rows.json")
+    again = study("rows").Results(tmp_path / "rows.json")
     assert len(again.rows) == len(results.rows) - 1  # what failed is tried again
     job = study("jobs").Job(stage="tune", model="ours", unroll="teacher", learning_rate=3e-3, seconds=60.0, steps=7)
     assert again.has(job)
@@ -284,7 +286,7 @@ def test_the_best_setting_is_that_of_the_least_validation_error(study, tmp_path)
 
 
 def test_equal_time_is_steps_by_the_time_of_a_step(study, tmp_path):
-    results = study("crew").Results(tmp_path / "rows.json")
+    results = study("rows").Results(tmp_path / "rows.json")
     results.add([row("ours", "none", stage="time", unroll=u, step_ms=ms) for u, ms in (("teacher", 4), ("noise", 8))])
     assert results.steps(60, model="ours", unroll="teacher") == 15_000
     assert results.steps(60, model="ours", unroll="noise") == 7_500
@@ -307,19 +309,6 @@ def test_memory_of_a_rollout_does_not_grow(study):
     assert all(each["rollout_ms"] > 0 for each in rows)
 
 
-class Inline:
-    """As `Crew`, in this process."""
-
-    def __init__(self, work, common):
-        self.work, self.common, self.made = work, common, []
-
-    def run(self, jobs, results):
-        for job in jobs:
-            if not results.has(job):
-                self.made.append(job)
-                results.add([found | asdict(job) | self.common for found in self.work(job)])
-
-
 def test_every_stage_follows_from_those_before_and_goes_on_where_it_was(study, tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["run.py", "--quick", "--models", "FNO", "persistence", "--published", str(tmp_path)]
@@ -331,7 +320,7 @@ def test_every_stage_follows_from_those_before_and_goes_on_where_it_was(study, t
     # It travels to other processes.
     work = pickle.loads(pickle.dumps(partial(jobs.Work, grid_set, data, (2, 4), tmp_path)))(cpu)
     common = {"dataset": "advection"}
-    crew, results = Inline(work, common), study("crew").Results(tmp_path / "rows.json")
+    crew, results = Inline(work, common), study("rows").Results(tmp_path / "rows.json")
     run.run(crew, results, args, grid_set)
     stages = [(job.stage, job.model, job.unroll) for job in crew.made]
     assert stages[:5] == [
@@ -348,7 +337,7 @@ def test_every_stage_follows_from_those_before_and_goes_on_where_it_was(study, t
         ("train", "persistence"), ("cost", "FNO"), ("cost", "persistence")
     ]  # fmt: skip
     again = Inline(work, common)
-    run.run(again, study("crew").Results(tmp_path / "rows.json"), args, grid_set)
+    run.run(again, study("rows").Results(tmp_path / "rows.json"), args, grid_set)
     assert again.made == []
 
 
@@ -362,7 +351,7 @@ def test_what_cannot_be_captured_is_compared_without(study, tmp_path, monkeypatc
             return [{"split": "none", "failed": "RuntimeError: capture"}]
         return [{"split": "none", "step_ms": 5.0, "nrmse": 0.1}]
 
-    run.run(Inline(work, {}), study("crew").Results(tmp_path / "rows.json"), args, tiny(study))
+    run.run(Inline(work, {}), study("rows").Results(tmp_path / "rows.json"), args, tiny(study))
     assert seen == [("time", True), ("time", False), ("train", False)]
 
 

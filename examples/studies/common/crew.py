@@ -1,82 +1,17 @@
-"""Runs shared out over GPUs, and the file that their rows go into."""
+"""Runs shared out over GPUs."""
 
 import gc
-import json
-import math
 import queue
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from rows import Results, Row
 
-from flare_connect.files import write_atomically
-
-Row = dict[str, Any]
 Work = Callable[[Any], list[Row]]
-
-
-class Results:
-    """The rows of one data set, written after each run. A job is a dataclass with `stage`, `model` and `steps`.
-
-    Args:
-        path: of the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        found: list[Row] = json.loads(path.read_text()) if path.is_file() else []
-        self.rows = [row for row in found if "failed" not in row]  # what failed is tried again
-
-    def has(self, job: Any) -> bool:
-        """Whether the run was made before, with these settings."""
-        settings = asdict(job)
-        del settings["steps"]  # follow from the rest
-        return any(all(row[k] == value for k, value in settings.items()) for row in self._done(job.stage))
-
-    def add(self, rows: list[Row]) -> None:
-        """Keep rows, on disk too."""
-        self.rows += rows
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = ",\n".join(json.dumps(row, sort_keys=True) for row in self.rows)  # a row is a line
-        write_atomically(self.path, f"[\n{lines}\n]\n".encode())
-
-    def best(self, setting: str, error: str, values: list[Any], **wanted: Any) -> Any:
-        """The value of a setting whose error on the validation split was least where it was tried.
-
-        Args:
-            setting: key of the rows of stage "tune".
-            error: likewise.
-            values: among which to choose; the one in the middle where none was tried.
-            wanted: what those rows have.
-        """
-        tried: dict[Any, float] = {}
-        for row in self._done("tune"):
-            if row[error] is not None and all(row[key] == value for key, value in wanted.items()):
-                tried[row[setting]] = min(row[error], tried.get(row[setting], math.inf))
-        return min((each for each in values if each in tried), key=tried.__getitem__, default=values[len(values) // 2])
-
-    def steps(self, seconds: float, **wanted: Any) -> int:
-        """How many fit into a time, by the row of stage "time" that has what is wanted."""
-        timed = (
-            row["step_ms"] for row in self._done("time") if all(row[key] == value for key, value in wanted.items())
-        )
-        # One that failed is tried all the same, and fails with its own error.
-        return max(1, round(1e3 * seconds / next(timed, 1e3 * seconds)))
-
-    def check_machine(self, machine: str) -> None:
-        """Stops where steps were timed on another machine, whose time would not be the same time."""
-        other = next((row["machine"] for row in self._done("time") if row["machine"] != machine), None)
-        if other is not None:
-            raise SystemExit(
-                f"steps in {self.path} were timed on {other!r}, here is {machine!r}: give --results another folder"
-            )
-
-    def _done(self, stage: str) -> list[Row]:
-        return [row for row in self.rows if row["stage"] == stage and "failed" not in row]
 
 
 class Crew:
@@ -159,6 +94,20 @@ class Crew:
             if leaves:
                 self.workers.pop(i)
             return i, rows
+
+
+def take_times(crew: Crew, jobs: list[Any], results: Results) -> None:
+    """Runs of stage "time", first with steps as CUDA graphs; where a step cannot be captured, without.
+
+    Only on a GPU is there a difference.
+
+    Args:
+        crew: who runs.
+        jobs: with `captured`.
+        results: where rows go.
+    """
+    crew.run(jobs, results)
+    crew.run([replace(job, captured=False) for job in jobs if not results.has(job)], results)
 
 
 def _serve(start: Callable[[torch.device], Work], number: int, place: str, waiting: Any, done: Any) -> None:

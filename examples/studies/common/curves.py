@@ -1,9 +1,12 @@
 """Curves as SVG, a few lines of text each: no library is needed where a study runs."""
 
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+
+from rows import Row
 
 from flare_connect.files import write_atomically
 
@@ -72,6 +75,14 @@ def draw(
     body = "\n".join([head, f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>', *parts, "</svg>"])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, f"{body}\n".encode())
+
+
+def means(rows: Iterable[Row], key: str) -> dict[str, list[float]]:
+    """Model → the mean over its rows, number by number, of a list that each has."""
+    lines: dict[str, list[list[float]]] = {}
+    for row in rows:
+        lines.setdefault(row["model"], []).append(row[key])
+    return {model: [statistics.mean(values) for values in zip(*each, strict=True)] for model, each in lines.items()}
 
 
 def _drawable(value: float | None) -> bool:

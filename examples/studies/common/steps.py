@@ -152,6 +152,19 @@ def cycle(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (share - WARMUP) / (1 - WARMUP)))
 
 
+def dealt(count: int, size: int, generator: torch.Generator, limit: int | None = None) -> list[list[int]]:
+    """Numbers below `count` in batches, once and for all; the last few that fill none are left out.
+
+    Args:
+        count: of samples.
+        size: of a batch; one smaller batch where there are not so many samples.
+        generator: that deals.
+        limit: the most batches; None for all.
+    """
+    order = torch.randperm(count, generator=generator).tolist()
+    return [order[first : first + size] for first in range(0, max(count - size + 1, 1), size)[:limit]]
+
+
 def shuffled(count: int, generator: torch.Generator) -> Iterator[int]:
     """Numbers below `count`, all of them in a new order again and again."""
     while True:

@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-Row = dict[str, Any]
+from rows import Row
+
 NOTHING = "–"
 
 
@@ -37,6 +38,16 @@ def grid(titles: Sequence[Any], body: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [list(map(str, titles)), ["---"] * len(titles), *body]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def number(value: float | None, form: str = ",") -> str:
+    """A number in a form; a dash for none."""
+    return NOTHING if value is None else format(value, form)
+
+
+def file_name(model: str) -> str:
+    """A model's name without what is awkward in the name of a file."""
+    return model.replace(", ", "_").replace(" ", "_")
 
 
 def spread(values: Sequence[float]) -> str:

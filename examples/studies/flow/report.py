@@ -1,54 +1,42 @@
-"""Tables and pictures from the results."""
+"""Tables, curves and pictures from the results."""
 
-import json
-import statistics
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
+import numpy as np
+import preparing
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
+import curves
+from rows import Row, first, read
+from rows import trained as rows_of_trained
+from wording import counted, grid, number, origin, shared, spread
+
+import flare_connect as fc
+from flare_connect.files import write_atomically
+
 WRITTEN = "<!-- Written by `python examples/studies/flow/run.py --report`; change that, not this. -->"
 SHOWN = (0.25, 0.5, 1.0)  # of the way through a rollout
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Errors of every model that was trained to the end: a line each, with the error along the rollout."""
-    lines = _trained(rows)
-    head = ["model", "parameters", "steps", "ms a step", "ms a frame"]
-    splits = list(dict.fromkeys(row["split"] for row in lines))
-    for split in splits:
-        head += [f"{split}: mean", *(f"at {share:.0%}" for share in SHOWN)]
-    body = []
-    for model in dict.fromkeys(row["model"] for row in lines):
-        mine = [row for row in lines if row["model"] == model]
-        first = mine[0]
-        step = next((row["step_ms"] for row in rows if row["stage"] == "time" and row["model"] == model), None)
-        line = [
-            model,
-            *(_number(first.get(key)) for key in ("params", "steps")),
-            _ms(step),
-            _ms(first.get("rollout_ms")),
-        ]
-        for split in splits:
-            found = [row for row in mine if row["split"] == split]
-            line.append(_spread([row["nrmse"] for row in found]))
-            for share in SHOWN:
-                steps = [row["nrmse_per_step"] for row in found]
-                line.append(_spread([each[round(share * len(each)) - 1] for each in steps]))
-        body.append(line)
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [head, ["---"] * len(head), *body])
-
-
 def write(results: Path, out: Path) -> None:
-    """The table into `<results>/tables.md`, every kept rollout as pictures into `<out>/pictures`."""
-    from flare_connect.files import write_atomically
+    """The table into `<results>/tables.md`, the error of each frame into `<results>/<split>.svg`.
 
-    path = results / "flow.json"
-    rows = json.loads(path.read_text()) if path.is_file() else []
-    parts = [WRITTEN, "## Flow past holes", *([_caption(rows), table(rows)] if _trained(rows) else ["No rows yet."])]
+    Every kept rollout becomes pictures in `<out>/pictures`.
+    """
+    every = read(results / "flow.json")
+    rows = trained(every)
+    parts = [WRITTEN, "## Flow past holes", *([_caption(rows), table(every)] if rows else ["No rows yet."])]
     results.mkdir(parents=True, exist_ok=True)
     write_atomically(results / "tables.md", ("\n\n".join(parts) + "\n").encode())
     print(results / "tables.md")
+    for split, called in preparing.SPLITS.items():
+        if lines := curves.means((row for row in rows if row["split"] == called), "nrmse_per_step"):
+            title, path = f"Flow past holes, {called}", results / f"{split}.svg"
+            curves.draw(path, lines, title=title, x="frame", y="relative L2", first=1)
+            print(path)
     for data in ("channels.h5", "channels_quick.h5"):
         if (out / data).is_file():
             for picture in pictures(out / data, out):
@@ -56,14 +44,40 @@ def write(results: Path, out: Path) -> None:
             return
 
 
+def table(rows: Iterable[Row]) -> str:
+    """Errors of every model that was trained to the end: a line each, with the error along the rollout."""
+    every = list(rows)
+    lines = trained(every)
+    head = ["model", "parameters", "steps", "ms a step", "ms a frame"]
+    splits = list(dict.fromkeys(row["split"] for row in lines))
+    for split in splits:
+        head += [f"{split}: mean", *(f"at {share:.0%}" for share in SHOWN)]
+    body = []
+    for model in dict.fromkeys(row["model"] for row in lines):
+        mine = [row for row in lines if row["model"] == model]
+        one = mine[0]
+        learned = "params" in one
+        line = [
+            model, number(one.get("params")), number(one["steps"] if learned else None),
+            number(first(every, "step_ms", stage="time", model=model), ".1f"), number(one.get("rollout_ms"), ".1f"),
+        ]  # fmt: skip
+        for split in splits:
+            found = [row for row in mine if row["split"] == split]
+            line.append(spread([row["nrmse"] for row in found]))
+            for share in SHOWN:
+                steps = [row["nrmse_per_step"] for row in found]
+                line.append(spread([each[round(share * len(each)) - 1] for each in steps]))
+        body.append(line)
+    return grid(head, body)
+
+
+def trained(rows: Iterable[Row]) -> list[Row]:
+    """Rows of what was trained to the end, as the validation split has it best."""
+    return rows_of_trained(rows, "learning_rate", error="val_nrmse")
+
+
 def pictures(data: Path, out: Path) -> Iterable[Path]:
     """Truth, what each model has predicted, and its error, at several times of the rollouts that were kept."""
-    import numpy as np
-    import preparing
-    import torch
-
-    import flare_connect as fc
-
     for split in preparing.SPLITS:
         kept = {path.stem.removesuffix(f"-{split}"): path for path in sorted((out / "kept").glob(f"*-{split}.npz"))}
         if "ours" not in kept:
@@ -87,30 +101,13 @@ def pictures(data: Path, out: Path) -> Iterable[Path]:
                 yield target
 
 
-def _trained(rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if row["stage"] == "train" and "failed" not in row]
-
-
-def _caption(rows: list[Row]) -> str:
-    lines = [row for row in _trained(rows) if row["model"] != "persistence"]
-    of = lines[0] if lines else rows[0]
-    seconds, seeds = ({row[key] for row in lines} for key in ("seconds", "seed"))
+def _caption(rows: Sequence[Row]) -> str:
+    learned = [row for row in rows if "params" in row] or rows
+    models = dict.fromkeys(row["model"] for row in learned)
+    seconds = shared({row["model"]: f"{row['seconds']:g} s" for row in learned})
+    seeds = shared({model: counted(row for row in learned if row["model"] == model) for model in models})
     return (
         "Relative L2 error of rollouts from the first frame, mean over fields, meshes and frames, and at parts of the "
-        f"way; mean ± standard deviation over {len(seeds)} seeds. {'/'.join(f'{s:g}' for s in sorted(seconds))} s of "
-        f"training each on {of['machine']}, commit {of['commit']}: `{of['command']}`."
+        f"way; mean ± standard deviation over seeds. Trained for {seconds}. {seeds}. {origin(rows)}: "
+        f"`{rows[0]['command']}`."
     )
-
-
-def _spread(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.4f}" if values else "–"
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
-
-
-def _number(value: int | None) -> str:
-    return f"{value:,}" if value else "–"
-
-
-def _ms(value: float | None) -> str:
-    return f"{value:.1f}" if value else "–"

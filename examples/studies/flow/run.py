@@ -3,7 +3,7 @@
     python examples/studies/flow/run.py                     # on a machine with GPUs
     python examples/studies/flow/run.py --data_only         # the series alone, where gmsh and scikit-fem are
     python examples/studies/flow/run.py --models ours MeshGraphNet --seconds 60 --seeds 1
-    python examples/studies/flow/run.py --report            # table and pictures from the results, where PyVista is
+    python examples/studies/flow/run.py --report            # table, curves and pictures, where PyVista is
     python examples/studies/flow/run.py --quick             # two cores, two minutes: only to see it run
 
 Generates the series (or takes `channels.h5` in `--out` as it is), takes the time of a step of each model, tries
@@ -24,7 +24,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import preparing
 import report
 from contestants import CONTESTANTS
-from jobs import Crew, Job, Results, provenance
+from jobs import Job, crew
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
+from crew import Crew, take_times
+from options import check_positive, parser_of
+from rows import Results
 
 HERE = Path(__file__).parent
 RATES = (5e-4, 1e-3, 3e-3, 6e-3)
@@ -39,56 +44,43 @@ def main(args: argparse.Namespace) -> None:
     if args.data_only:
         return
     results = Results(args.out / "flow_quick.json" if args.quick else args.results / "flow.json")
-    results.check_machine(provenance()["machine"])
-    preparing.Graphs.of(data, size, progress=True)  # costs of anchors into their cache, once for all processes
-    with Crew(data, size, args.per_gpu, args.out) as crew:
-        run(crew, results, args, size)
+    with crew(data, size, args.per_gpu, args.out) as workers:
+        results.check_machine(workers.common["machine"])
+        preparing.Graphs.of(data, size, progress=True)  # costs of anchors into their cache, once for all processes
+        run(workers, results, args, size)
     print(report.table(results.rows))
 
 
-def run(crew: Crew, results: Results, args: argparse.Namespace, size: str) -> None:
+def run(workers: Crew, results: Results, args: argparse.Namespace, size: str) -> None:
     """All stages."""
-    crew.run(
-        [Job(stage="time", model=m, size=size, seconds=min(TIMED, args.seconds)) for m in args.models],
-        results,
-        alone=True,
-    )
+
+    def job(stage: str, model: str, seconds: float, rate: float, seed: int = 0) -> Job:
+        settings = {"stage": stage, "model": model, "size": size, "seed": seed}
+        return results.fitted(Job(seconds=seconds, learning_rate=rate, **settings), model=model)
+
+    timed = min(TIMED, args.seconds)
+    take_times(workers, [Job(stage="time", model=m, size=size, seconds=timed) for m in args.models], results)
     rates = [args.learning_rate] if args.learning_rate else list(RATES)
     own = list(dict.fromkeys(CONTESTANTS[m].rate_of or m for m in args.models))
     if len(rates) > 1:
-        shorter = args.seconds / 3
-        tuning = [
-            Job(
-                stage="tune", model=m, size=size, learning_rate=rate, seconds=shorter, steps=results.steps(m, shorter)
-            )
-            for m, rate in itertools.product(own, rates)
-        ]  # fmt: skip
-        crew.run(tuning, results)
+        tuning = [job("tune", m, args.seconds / 3, rate) for m, rate in itertools.product(own, rates)]
+        workers.run(tuning, results)
+    best = {m: results.best("learning_rate", "val_nrmse", rates, model=m) for m in own}
     final = [
-        Job(
-            stage="train", model=m, size=size, seed=seed, seconds=args.seconds, steps=results.steps(m, args.seconds),
-            learning_rate=results.best_rate(CONTESTANTS[m].rate_of or m, rates),
-        )
+        job("train", m, args.seconds, best[CONTESTANTS[m].rate_of or m], seed)
         for seed, m in itertools.product(range(args.seeds), args.models)
-    ]  # fmt: skip
-    crew.run([Job(stage="train", model="persistence", size=size, seconds=0.0), *final], results)
+    ]
+    workers.run([Job(stage="train", model="persistence", size=size, seconds=0.0), *final], results)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/studies/flow"), help="folder for data and pictures")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
+    parser = parser_of(__doc__, "flow", HERE / "results", seconds=60.0, seeds=3, per_gpu=2)
     parser.add_argument(
         "--models", nargs="+", choices=list(CONTESTANTS), help="which models; all by default, two if --quick"
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="of training for each run, on a GPU of its own")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each model")
     parser.add_argument("--learning_rate", type=float, default=None, help="one for all, instead of trying some")
-    parser.add_argument("--per_gpu", type=int, default=2, help="runs a GPU at a time")
     parser.add_argument("--workers", type=int, default=None, help="processes that make series; all cores by default")
     parser.add_argument("--data_only", action="store_true", help="only make the series")
-    parser.add_argument("--quick", action="store_true", help="tiny meshes, seconds of training")
-    parser.add_argument("--report", action="store_true", help="only table and pictures")
     args = parser.parse_args()
     if args.quick:
         args.seconds, args.seeds, args.learning_rate = min(args.seconds, 4.0), 1, args.learning_rate or 3e-3
@@ -97,10 +89,7 @@ def arguments() -> argparse.Namespace:
     missing = [CONTESTANTS[m].rate_of for m in args.models if CONTESTANTS[m].rate_of not in ("", *args.models)]
     if missing and args.learning_rate is None:
         parser.error(f"learning rates are those of {missing[0]!r}: name it among --models, or give --learning_rate")
-    for name in ("seconds", "seeds", "per_gpu", "workers", "learning_rate"):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            parser.error(f"--{name} must be positive, got {value}")
+    check_positive(parser, args, "seconds", "seeds", "per_gpu", "workers", "learning_rate")
     return args
 
 

@@ -15,7 +15,6 @@ from flare_connect.models.baselines import GridRollout, matching_grid_channels
 from flare_connect.models.features import collate
 from flare_connect.models.unrolled import Unrolled
 from flare_connect.train import UnrollConfig
-from flare_connect.train.rollout_module import window_loss
 from flare_datasets.pdebench.graphs import mesh_of_axes
 
 TOLERANCE = 0.1
@@ -99,6 +98,9 @@ class OnMesh(nn.Module):
 
     def loss(self, series: Tensor, unroll: UnrollConfig, depth: int) -> Tensor:
         """Of a step of training on series `[B, W, *X, V]`."""
+        # Loads Lightning, for which those who only measure need not wait.
+        from flare_connect.train.rollout_module import window_loss
+
         batch, unrolled = self._laid_out(len(series), series.shape[1] - 1)
         return window_loss(self.model, batch, self._to_nodes(series), unroll, depth, unrolled=unrolled)
 

@@ -1,7 +1,7 @@
 """What a run of the study is: a model timed, trained or rolled out, and the rows that tell of it."""
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +12,10 @@ import training
 from sets import GridSet, load
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
-sys.path.insert(0, str(Path(__file__).parents[3] / "kernels" / "benchmarks"))
-import measure
-from crew import Crew, Row
+import rows
+from crew import Crew
+from rows import Row
+from wording import file_name
 
 COMMAND = "python examples/studies/pdebench/run.py"
 Stage = Literal["time", "tune", "train", "cost"]
@@ -85,7 +86,7 @@ class Work:
         if job.stage == "tune":
             return [facts | {"split": "val"}]
         if isinstance(model, contestants.OnMesh):
-            folder = self.out / "models" / f"{study.name}-{job.model.replace(', ', '_').replace(' ', '_')}"
+            folder = self.out / "models" / f"{study.name}-{file_name(job.model)}"
             model.model.save_pretrained(folder / f"seed{job.seed}")
         found = training.errors(model, self.series["test"], study.initial, study.frames)
         parts = training.split_errors(found, study.initial, study.horizon)
@@ -94,10 +95,10 @@ class Work:
 
 def crew(study: GridSet, data: Path, counts: tuple[int, ...], per_gpu: int, out: Path) -> Crew:
     """Processes that work on a data set; arguments as of `Work`."""
-    common = measure.provenance(COMMAND, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    del common["seed"]
-    common |= {"dataset": study.name, "train_series": study.counts[0], "points": study.size, "horizon": study.horizon}
-    common |= {"frames": study.frames, "initial": study.initial}
+    common = rows.provenance(
+        COMMAND, dataset=study.name, train_series=study.counts[0], points=study.size, horizon=study.horizon,
+        frames=study.frames, initial=study.initial,
+    )  # fmt: skip
     return Crew(partial(Work, study, data, counts, out), per_gpu, common, told, alone=("time", "cost"))
 
 
@@ -105,14 +106,6 @@ def told(row: Row) -> str:
     """A row as a line."""
     value = row.get("nrmse", row.get("val_nrmse"))
     found = f"nRMSE {value:.4g}" if value is not None else ""
-    if "step_ms" in row:
-        found = f"{row['step_ms']} ms a step"
     if "rollout_ms" in row:
         found = f"{row['rollout_ms']} ms a step of a rollout of {row['rollout_steps']}"
-    settings = f"seed {row['seed']}, lr {row['learning_rate']:g}, {row['unroll']}, {row['split']}"
-    return f"{row['dataset']} {row['stage']} {row['model']}, {settings}: {row.get('failed', found)}"
-
-
-def again(job: Job) -> Job:
-    """The same without CUDA graphs."""
-    return replace(job, captured=False)
+    return f"{row['dataset']} {rows.told(row, row['model'], found, row['unroll'])}"

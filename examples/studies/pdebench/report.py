@@ -1,24 +1,23 @@
 """Tables and curves from the results."""
 
-import json
 import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import contestants
 from sets import SETS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
 import curves
-from wording import NOTHING, counted, grid, origin, shared, spread
+from rows import Row, first, read
+from rows import trained as rows_of_trained
+from wording import NOTHING, counted, grid, number, origin, shared, spread
 
 from flare_connect.files import write_atomically
 from flare_connect.metrics.pdebench import METRICS
 
-Row = dict[str, Any]
 WRITTEN = "<!-- Written by `python examples/studies/pdebench/run.py --report`; change that, not this. -->"
 MANY = 1e4  # an error from which on a rollout has left all bounds
 COLUMNS = {"horizon": "frames learned from", "twice": "as many after them"}
@@ -61,41 +60,22 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def trained(rows: Iterable[Row]) -> list[Row]:
-    """Rows of what was trained to the end: the longest, and of these the setting with the least validation error."""
-    rows = [row for row in rows if row["stage"] == "train" and "failed" not in row]
-    found: list[Row] = []
-    for model in _models(rows):
-        mine = [row for row in rows if row["model"] == model]
-        longest = max(row["seconds"] for row in mine)
-        settings: dict[tuple[Any, ...], list[Row]] = {}
-        for row in mine:
-            if row["seconds"] == longest:
-                settings.setdefault((row["unroll"], row["learning_rate"]), []).append(row)
-        found += min(settings.values(), key=lambda each: statistics.mean(row["val_nrmse"] for row in each))
-    return found
+    """Rows of what was trained to the end, as the validation split has it best."""
+    return rows_of_trained(rows, "unroll", "learning_rate", error="val_nrmse")
 
 
 def draw(path: Path, rows: Sequence[Row]) -> bool:
     """The error of each frame, the mean over the seeds; whether there was one."""
-    found = {}
-    for model in _models(rows):
-        lines = [row["nrmse_per_step"] for row in _of(rows, model, "twice")]
-        if lines:
-            found[model] = [statistics.mean(values) for values in zip(*lines, strict=True)]
+    found = curves.means([row for model in _models(rows) for row in _of(rows, model, "twice")], "nrmse_per_step")
     if not found:
         return False
-    first = rows[0]
+    one = rows[0]
     curves.draw(
         path, {name: [value if value < MANY else math.nan for value in line] for name, line in found.items()},
-        title=SETS[first["dataset"]].title, x="frame", y="nRMSE", first=first["initial"], mark=first["horizon"],
+        title=SETS[one["dataset"]].title, x="frame", y="nRMSE", first=one["initial"], mark=one["horizon"],
         marked="learned until here",
     )  # fmt: skip
     return True
-
-
-def read(path: Path) -> list[Row]:
-    """The rows of a file; none where there is no file."""
-    return json.loads(path.read_text()) if path.is_file() else []
 
 
 def _section(every: Sequence[Row]) -> str:
@@ -129,16 +109,16 @@ def _costs(rows: Sequence[Row], every: Sequence[Row]) -> str:
     body = []
     for model in _models(rows):
         row = _of(rows, model, "twice")[0]
-        step = _first(every, "step_ms", stage="time", model=model, unroll=row["unroll"])
-        rolled = _first(every, "rollout_ms", stage="cost", model=model, rollout_steps=max(_counts(every), default=0))
+        step = first(every, "step_ms", stage="time", model=model, unroll=row["unroll"])
+        rolled = first(every, "rollout_ms", stage="cost", model=model, rollout_steps=max(_counts(every), default=0))
         memory = max((each["gpu_peak_mib"] for each in rows if each["model"] == model and "gpu_peak_mib" in each),
                      default=None)  # fmt: skip
         tried = {each["learning_rate"] for each in every if (each["stage"], each["model"]) == ("tune", model)}
         rate = f"{row['learning_rate']:g}" + (f" of {len(tried)}" if tried else "") if row["learning_rate"] else NOTHING
         body.append([
             model, f"{row['params']:,}", row["unroll"] if row["params"] else NOTHING, rate,
-            NOTHING if step is None else f"{step:.1f}", f"{row['steps']:,}" if row["params"] else NOTHING,
-            NOTHING if memory is None else f"{memory:,}", NOTHING if rolled is None else f"{rolled:.2f}",
+            number(step, ".1f"), number(row["steps"] if row["params"] else None), number(memory),
+            number(rolled, ".2f"),
         ])  # fmt: skip
     titles = ["model", "parameters", "trained", "learning rate", "ms a step", "steps", "GPU memory, MiB",
               "ms a step of a rollout"]  # fmt: skip
@@ -150,21 +130,21 @@ def _memory(every: Sequence[Row]) -> str:
     rows = [row for row in every if row["stage"] == "cost" and "gpu_peak_mib" in row]
     counts = _counts(rows)
     body = [
-        [model, *(str(_first(rows, "gpu_peak_mib", model=model, rollout_steps=count)) for count in counts)]
+        [model, *(str(first(rows, "gpu_peak_mib", model=model, rollout_steps=count)) for count in counts)]
         for model in _models(rows)
     ]
     return grid(["MiB of a rollout, by its steps", *counts], body) if body else ""
 
 
 def _caption(rows: Sequence[Row]) -> str:
-    first = rows[0]
+    one = rows[0]
     learned = [row for row in rows if row["params"]] or rows
     seconds = shared({row["model"]: f"{row['seconds']:g} s" for row in learned})
     seeds = shared({model: counted(_of(learned, model, "twice")) for model in _models(learned)})
     return (
-        f"{first['train_series']:,} series of {first['points']} points along each axis and {first['frames']} frames, "
-        f"of which {first['horizon']} were learned from; {first['initial']} were given. "
-        f"Trained for {seconds}. {seeds}. {origin(rows)}: `{first['command']}`."
+        f"{one['train_series']:,} series of {one['points']} points along each axis and {one['frames']} frames, "
+        f"of which {one['horizon']} were learned from; {one['initial']} were given. "
+        f"Trained for {seconds}. {seeds}. {origin(rows)}: `{one['command']}`."
     )
 
 
@@ -188,9 +168,3 @@ def _of(rows: Iterable[Row], model: str, split: str) -> list[Row]:
 
 def _counts(rows: Iterable[Row]) -> list[int]:
     return sorted({row["rollout_steps"] for row in rows if "rollout_steps" in row})
-
-
-def _first(rows: Iterable[Row], key: str, **wanted: Any) -> Any:
-    return next(
-        (row[key] for row in rows if key in row and all(row.get(k) == value for k, value in wanted.items())), None
-    )

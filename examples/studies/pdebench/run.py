@@ -25,11 +25,13 @@ import contestants
 import report
 import torch
 import training
-from jobs import COUNTS, Job, again, crew
+from jobs import COUNTS, Job, crew
 from sets import SETS, GridSet, prepare
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
-from crew import Crew, Results
+from crew import Crew, take_times
+from options import check_positive, parser_of
+from rows import Results
 
 from flare_connect.errors import FlareConnectError
 
@@ -57,10 +59,7 @@ def run(workers: Crew, results: Results, args: argparse.Namespace, study: GridSe
     """All stages of one data set."""
     learned = [model for model in args.models if model != "persistence"]
     seeds = 1 if study.dim > 1 and args.seeds_2d is None else args.seeds_2d if study.dim > 1 else args.seeds
-    times = [Job(stage="time", model=m, unroll=u) for m in learned for u in args.unrolls]
-    workers.run(times, results)
-    # Where a step could not be captured, it is compared without; only on a GPU is there a difference.
-    workers.run([again(job) for job in times if not results.has(job)], results)
+    take_times(workers, [Job(stage="time", model=m, unroll=u) for m in learned for u in args.unrolls], results)
     if "tune" in args.stages:
         _tune(workers, results, args, learned)
     if "train" in args.stages:
@@ -94,18 +93,12 @@ def _tune(workers: Crew, results: Results, args: argparse.Namespace, models: Seq
 
 
 def _job(stage: str, results: Results, model: str, unroll: str, rate: float, seconds: float, seed: int = 0) -> Job:
-    captured = results.has(Job(stage="time", model=model, unroll=unroll))
-    steps = results.steps(seconds, model=model, unroll=unroll, captured=captured)
-    return Job(
-        stage=stage, model=model, unroll=unroll, learning_rate=rate, seed=seed, seconds=seconds, steps=steps,
-        captured=captured,
-    )  # fmt: skip
+    job = Job(stage=stage, model=model, unroll=unroll, learning_rate=rate, seed=seed, seconds=seconds)
+    return results.fitted(job, model=model, unroll=unroll)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/studies/pdebench"), help="folder for data and models")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
+    parser = parser_of(__doc__, "pdebench", HERE / "results", seconds=60.0, seeds=2, per_gpu=3)
     parser.add_argument("--published", type=Path, default=None, help="folder of the published files of Burgers")
     parser.add_argument(
         "--sets", nargs="+", choices=list(SETS), default=None, help="which; all by default, two if --quick"
@@ -120,22 +113,13 @@ def arguments() -> argparse.Namespace:
         help="ways of training to try, learning rates with the first of them",
     )  # fmt: skip
     parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="learning rates to try")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of training for each run, on a GPU of its own")
-    parser.add_argument("--seeds", type=int, default=2, help="runs of each model in one dimension")
-    parser.add_argument("--seeds_2d", type=int, default=None, help="in two; one by default")
-    parser.add_argument("--per_gpu", type=int, default=3, help="runs a GPU at a time")
-    parser.add_argument("--quick", action="store_true", help="tiny grids, a second of training")
-    parser.add_argument("--report", action="store_true", help="only tables and curves")
+    parser.add_argument("--seeds_2d", type=int, default=None, help="runs in two dimensions; one by default")
     args = parser.parse_args()
     if args.sets is None:
         args.sets = ["advection", "diffusion_reaction"] if args.quick else list(SETS)
     if args.quick:
         args.seconds, args.seeds, args.rates, args.unrolls = 1.0, 1, [2e-3], ["pushforward"]
-    for name in ("seconds", "seeds", "seeds_2d", "per_gpu", "rates"):
-        values = getattr(args, name)
-        for value in values if isinstance(values, list | tuple) else [values]:
-            if value is not None and value <= 0:
-                parser.error(f"--{name} must be positive, got {value}")
+    check_positive(parser, args, "seconds", "seeds", "seeds_2d", "per_gpu", "rates")
     return args
 
 

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import contestants
 import jobs
+import measure
 import preparing
 import resolution
 import torch
@@ -43,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
     results = jobs.Results(args.results / "cost.json")
-    common = jobs.measure.provenance(COMMAND, device)
+    common = measure.provenance(COMMAND, device)
     for name in args.sets:
         study = SETS[name]
         for nodes in args.nodes:
@@ -76,7 +77,7 @@ def measured(model: FlareConnect, store: MeshStore, device: torch.device, args: 
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         row = _timed("predict", lambda: model(graph), device, args.seconds)
         if device.type == "cuda":
-            row |= _timed("predict_captured", jobs.measure.captured(lambda: model(graph)), device, args.seconds)
+            row |= _timed("predict_captured", measure.captured(lambda: model(graph)), device, args.seconds)
     together = max(1, round(args.step_nodes / float(store.num_nodes.mean())))
     batch: list[Data] = (graphs * together)[:together]
     if device.type == "cuda":
@@ -89,7 +90,7 @@ def measured(model: FlareConnect, store: MeshStore, device: torch.device, args: 
 
 
 def _timed(what: str, work: Any, device: torch.device, seconds: float) -> Row:
-    timing = jobs.measure.timed(work, device, 50, seconds)
+    timing = measure.timed(work, device, 50, seconds)
     return {f"{what}_ms": statistics.median(timing.times), f"{what}_peak_mib": timing.peak_mib}
 
 

@@ -15,10 +15,11 @@ from preparing import Prepared, with_costs
 from flare_connect.models.statistics import typical_cost
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
-sys.path.insert(0, str(Path(__file__).parents[3] / "kernels" / "benchmarks"))
-import measure
-from crew import Crew, Row
-from crew import Results as Results
+import rows
+from crew import Crew
+from rows import Results as Results
+from rows import Row
+from wording import file_name
 
 TYPICAL = 200  # meshes whose median cost is that of all
 COMMAND = "python examples/studies/topology/run.py"
@@ -63,9 +64,7 @@ def crew(prepared: Prepared, per_gpu: int, out: Path) -> Crew:
 def _told(row: Row) -> str:
     error = row.get("rel_l2", row.get("val_rel_l2"))
     name = f"{row['model']}{' + harmonic' if row['harmonic'] else ''}"
-    found = f"{row['step_ms']} ms a step" if "step_ms" in row else error if error is None else round(error, 4)
-    settings = f"seed {row['seed']}, lr {row['learning_rate']:g}, {row['split']}"
-    return f"{row['stage']} {name}, {settings}: {row.get('failed', found)}"
+    return rows.told(row, name, "" if error is None else f"{error:.4f}")
 
 
 class Work:
@@ -123,16 +122,16 @@ def _run(prepared: Prepared, graphs: Any, statistics: Any, job: Job, device: tor
         return [facts | {"split": "val"}]
     if job.model in contestants.SETTINGS:  # peers have no folder that `from_pretrained` reads
         model.save_pretrained(out / "models" / _named(prepared, job) / f"seed{job.seed}")
-    rows = []
+    found = []
     for split, called in prepared.study.splits.items():
         guesses = [prepared.study.scalar(guess).cpu() for guess in training.predictions(model, graphs[split])]
         truths = [prepared.study.scalar(graph.y).cpu() for graph in graphs[split]]
         known = prepared.errors(split)
         errors = [each.of(guess, truth) for each, guess, truth in zip(known, guesses, truths, strict=True)]
-        rows.append(facts | {"split": called} | means(errors))
+        found.append(facts | {"split": called} | means(errors))
         if job.seed == 0:
             _keep(prepared, split, [each.mesh for each in known], guesses, truths, errors, job, out)
-    return rows
+    return found
 
 
 def means(errors: list[dict[str, float]]) -> Row:
@@ -163,13 +162,9 @@ def _keep(
 
 def _named(prepared: Prepared, job: Job) -> str:
     """A file's name for a model."""
-    model = job.model.replace(", ", "_").replace(" ", "_")
-    return f"{prepared.study.name}-{model}{'-harmonic' if job.harmonic else ''}"
+    return f"{prepared.study.name}-{file_name(job.model)}{'-harmonic' if job.harmonic else ''}"
 
 
 def provenance(prepared: Prepared) -> Row:
     """Columns that every row has; the seed is that of the run."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    common = measure.provenance(COMMAND, device)
-    del common["seed"]
-    return common | {"dataset": prepared.study.name, "train_meshes": len(prepared.indices["train"])}
+    return rows.provenance(COMMAND, dataset=prepared.study.name, train_meshes=len(prepared.indices["train"]))

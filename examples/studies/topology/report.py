@@ -1,15 +1,14 @@
 """Tables and pictures from the results."""
 
-import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tables
+from rows import Row, read
 from sets import SETS
 
-Row = dict[str, Any]
 ERRORS = {
     "rel_l2": "relative L2",
     "jump_error_untrimmed": "jump",
@@ -54,7 +53,7 @@ def write(results: Path, out: Path) -> None:
 def text(results: Path) -> str:
     """Every table of a folder of results: what the documentation shows."""
     parts = [section for name in SETS if (section := _section(name, results))]
-    parts += _removed(_read(results / "removed.json"))
+    parts += _removed(read(results / "removed.json"))
     return "\n\n".join([WRITTEN, *(parts or ["No rows yet."])])
 
 
@@ -77,7 +76,7 @@ def pictures(out: Path) -> Iterable[Path]:
 
 def _section(name: str, results: Path) -> str:
     """Everything of one data set; "" where nothing was measured."""
-    rows = _read(results / f"{name}.json")
+    rows = read(results / f"{name}.json")
     every = tables.trained(rows)
     longest = tables.longest(every)
     main = [line for line in longest if line.model == "ours" or tables.is_peer(line.model)]
@@ -91,8 +90,8 @@ def _section(name: str, results: Path) -> str:
         found += [tables.errors(changed, _splits(changed), "rel_l2", ERRORS["rel_l2"])]
     if longest:
         found += ["### Cost", COST, tables.cost(longest, rows), tables.unfinished(rows)]
-    found += _sizes([row for row in _read(results / "resolution.json") if row["dataset"] == name])
-    found += _ranks([row for row in _read(results / "rank.json") if row["dataset"] == name])
+    found += _sizes([row for row in read(results / "resolution.json") if row["dataset"] == name])
+    found += _ranks([row for row in read(results / "rank.json") if row["dataset"] == name])
     return "\n\n".join([f"## {SUBJECTS.get(name, name)} (`{name}`)", *filter(None, found)]) if found else ""
 
 
@@ -179,7 +178,3 @@ def _splits(lines: Iterable[tables.Line]) -> list[str]:
     found = list(dict.fromkeys(row["split"] for line in lines for row in line.rows))
     known = [split for study in SETS.values() for split in study.splits.values()]
     return sorted(found, key=lambda split: known.index(split) if split in known else len(known))
-
-
-def _read(path: Path) -> list[Row]:
-    return json.loads(path.read_text()) if path.is_file() else []

@@ -27,6 +27,9 @@ from jobs import Crew, Job, Results, crew, provenance
 from preparing import prepare
 from sets import SETS
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
+from options import check_positive, parser_of
+
 HERE = Path(__file__).parent
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 TIMED = 1.0
@@ -85,9 +88,7 @@ def run(crew: Crew, results: Results, args: argparse.Namespace, todo: list[tuple
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/studies/topology"), help="folder for data and pictures")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
+    parser = parser_of(__doc__, "topology", HERE / "results", seconds=300.0, seeds=3, per_gpu=2)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="which data sets")
     parser.add_argument(
         "--models", nargs="+", choices=contestants.NAMES, help="which models; all by default, two if --quick"
@@ -102,22 +103,14 @@ def arguments() -> argparse.Namespace:
         default=["tune", "train"],
         help="which; with none of them only the time of a step is taken",
     )
-    parser.add_argument("--seconds", type=float, default=300.0, help="of training for each run, on a GPU of its own")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each model")
     parser.add_argument("--learning_rate", type=float, default=None, help="one for all, instead of trying four")
-    parser.add_argument("--per_gpu", type=int, default=2, help="runs a GPU at a time")
     parser.add_argument("--workers", type=int, default=None, help="processes that make meshes; all cores by default")
-    parser.add_argument("--quick", action="store_true", help="tiny meshes, seconds of training")
-    parser.add_argument("--report", action="store_true", help="only tables and pictures")
     args = parser.parse_args()
     if args.quick:
         args.seconds, args.seeds, args.learning_rate = 3.0, 1, 1e-3
     if args.models is None:
         args.models = ["ours", "FLARE"] if args.quick else list(contestants.NAMES)
-    for name in ("seconds", "seeds", "per_gpu", "workers", "learning_rate"):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            parser.error(f"--{name} must be positive, got {value}")
+    check_positive(parser, args, "seconds", "seeds", "per_gpu", "workers", "learning_rate")
     return args
 
 

@@ -11,15 +11,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import contestants
 from sets import SETS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
-from wording import NOTHING, counted, grid, origin, shared, spread
+from rows import Row
+from wording import NOTHING, counted, file_name, grid, origin, shared, spread
 
-Row = dict[str, Any]
 HARMONIC = " + harmonic"
 
 
@@ -59,7 +58,7 @@ def called(folder: str, dataset: str) -> str:
     """A model's name in tables, from that of the folder into which `run.py` put it."""
     harmonic, seen = folder.endswith("-harmonic"), trained_on(folder, dataset)
     plain = folder.removeprefix(f"{seen}-").removesuffix("-harmonic")
-    names = {name.replace(", ", "_").replace(" ", "_"): name for name in contestants.NAMES}
+    names = {file_name(name): name for name in contestants.NAMES}
     return names.get(plain, plain) + HARMONIC * harmonic + f", trained on `{seen}`" * (seen != dataset)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jobs
+import measure
 import torch
 from sets import SETS, StudySet
 from torch import Tensor
@@ -70,7 +71,7 @@ class Rows(jobs.Results):
 
     def __init__(self, path: Path, command: str, device: torch.device) -> None:
         super().__init__(path)
-        self.common = jobs.measure.provenance(command, device)
+        self.common = measure.provenance(command, device)
 
     def find(self, case: Case) -> Row | None:
         """The row of a case, if it was measured."""

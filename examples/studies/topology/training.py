@@ -129,13 +129,9 @@ def _batches(
     limit: int | None = None,
 ) -> list[Batch]:
     """The graphs as they are dealt once into batches; the last few that fill none are left out."""
-    dealt = torch.randperm(len(graphs), generator=generator).tolist()
-    firsts = range(0, max(len(dealt) - size + 1, 1), size)[:limit]
-    ranks = _ranks(len(firsts), model.config.architecture.num_latents, generator) if nested else [None] * len(firsts)
-    return [
-        Batch(model, [graphs[i] for i in dealt[first : first + size]], rank)
-        for first, rank in zip(firsts, ranks, strict=True)
-    ]
+    dealt = common.dealt(len(graphs), size, generator, limit)
+    ranks = _ranks(len(dealt), model.config.architecture.num_latents, generator) if nested else [None] * len(dealt)
+    return [Batch(model, [graphs[i] for i in each], rank) for each, rank in zip(dealt, ranks, strict=True)]
 
 
 @torch.no_grad()
