@@ -20,7 +20,7 @@ MOST_EDGE_FEATURES = 16
 MOST_COLUMNS = 4096
 # Of one token more: a tile of latents holds whole queries and whole values.
 MOST_DIMS = 256
-# Whether "auto" takes the kernel for one token more: not before it was run on a GPU.
+# Whether "auto" takes the kernel for one token more: not before it was timed on a GPU.
 TOKEN_KERNEL_IN_AUTO = False
 _TRITON_IS_THERE = importlib.util.find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)

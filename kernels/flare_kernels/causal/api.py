@@ -57,7 +57,7 @@ def causal_mixer(
         return_state: also return what they know after the last, with which the sequence goes on.
         chunk: tokens that "chunked" works on together; changes memory and time, not the result.
         impl: "chunked" in plain torch, "triton", or "reference", a loop over tokens. "auto" is "chunked": the kernels
-            were only run in Triton's interpreter so far.
+            have yet to pass all of their tests on a GPU.
         precision: of the products of float32 inputs in Triton, as in `gather`.
 
     Returns:

@@ -123,6 +123,43 @@ def weights_of(s, pivots, first, m, causal, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
+def one_by_one(p, s, before, causal, L: tl.constexpr, BLOCK_M: tl.constexpr):
+    """A [L, L] of a block of latents and shares of the state before [L, BLOCK_M], for scores however far apart."""
+    pivots = pivots_of(s, before)
+    first_of_each = tl.exp(before[None, :] - pivots)
+    a = tl.zeros([L, L], tl.float32)
+    old = tl.zeros([L, BLOCK_M], tl.float32)
+    for m in range(0, BLOCK_M):
+        w, kept = weights_of(s, pivots, first_of_each, m, causal, BLOCK_M)
+        weight = column(p, m, BLOCK_M)
+        a += weight[:, None] * w
+        old += tl.where((tl.arange(0, BLOCK_M) == m)[None, :], (weight * kept)[:, None], 0.0)
+    return a, old
+
+
+@triton.jit
+def one_by_one_grad(p, s, before, b, of_state, causal, L: tl.constexpr, BLOCK_M: tl.constexpr):
+    """What `one_by_one` gives, and gradients of the weights p and of the scores."""
+    pivots = pivots_of(s, before)
+    first_of_each = tl.exp(before[None, :] - pivots)
+    a = tl.zeros([L, L], tl.float32)
+    old = tl.zeros([L, BLOCK_M], tl.float32)
+    dp = tl.zeros([L, BLOCK_M], tl.float32)
+    ds = tl.zeros([L, BLOCK_M], tl.float32)
+    for m in range(0, BLOCK_M):
+        w, kept = weights_of(s, pivots, first_of_each, m, causal, BLOCK_M)
+        weight = column(p, m, BLOCK_M)
+        slope_of_p = tl.sum(w * b, 1) + kept * column(of_state, m, BLOCK_M)
+        slope_of_s = tl.sum(w * (weight[:, None] * (b - slope_of_p[:, None])), 0)
+        mine = (tl.arange(0, BLOCK_M) == m)[None, :]
+        a += weight[:, None] * w
+        old += tl.where(mine, (weight * kept)[:, None], 0.0)
+        dp += tl.where(mine, slope_of_p[:, None], 0.0)
+        ds += tl.where(mine, slope_of_s[:, None], 0.0)
+    return a, old, dp, ds
+
+
+@triton.jit
 def of_scores(ds, key, query, scale, PRECISION: tl.constexpr):
     """Gradients of keys [L, BLOCK_D] and queries [BLOCK_M, BLOCK_D] from those of the scores [L, BLOCK_M]."""
     ds = operand(ds, PRECISION)
@@ -217,15 +254,7 @@ def answer_kernel(
         a = tl.where(causal, a, 0.0)
         old = share * first[None, :]
     else:
-        pivots = pivots_of(s, before)
-        first_of_each = tl.exp(before[None, :] - pivots)
-        a = tl.zeros([L, L], tl.float32)
-        old = tl.zeros([L, BLOCK_M], tl.float32)
-        for m in range(0, BLOCK_M):
-            w, kept = weights_of(s, pivots, first_of_each, m, causal, BLOCK_M)
-            weight = column(p, m, BLOCK_M)
-            a += weight[:, None] * w
-            old += tl.where((tl.arange(0, BLOCK_M) == m)[None, :], (weight * kept)[:, None], 0.0)
+        a, old = one_by_one(p, s, before, causal, L, BLOCK_M)
     out = tl.dot(operand(a, PRECISION), operand(value, PRECISION), input_precision=PRECISION)
     out = tl.dot(operand(old, PRECISION), operand(state, PRECISION), out, input_precision=PRECISION)
     y += ((block.to(tl.int64) * N + start) * H + head) * DV
@@ -280,22 +309,7 @@ def answer_grad_kernel(
         a_turned = tl.where(causal_turned, a_turned, 0.0)
     else:
         b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
-        pivots = pivots_of(s, before)
-        first_of_each = tl.exp(before[None, :] - pivots)
-        a = tl.zeros([L, L], tl.float32)
-        old = tl.zeros([L, BLOCK_M], tl.float32)
-        dp = tl.zeros([L, BLOCK_M], tl.float32)
-        ds = tl.zeros([L, BLOCK_M], tl.float32)
-        for m in range(0, BLOCK_M):
-            w, kept = weights_of(s, pivots, first_of_each, m, causal, BLOCK_M)
-            weight = column(p, m, BLOCK_M)
-            slope_of_p = tl.sum(w * b, 1) + kept * column(of_state, m, BLOCK_M)
-            slope_of_s = tl.sum(w * (weight[:, None] * (b - slope_of_p[:, None])), 0)
-            mine = (tl.arange(0, BLOCK_M) == m)[None, :]
-            a += weight[:, None] * w
-            old += tl.where(mine, (weight * kept)[:, None], 0.0)
-            dp += tl.where(mine, slope_of_p[:, None], 0.0)
-            ds += tl.where(mine, slope_of_s[:, None], 0.0)
+        a, old, dp, ds = one_by_one_grad(p, s, before, b, of_state, causal, L, BLOCK_M)
         a_turned = tl.trans(a)
     part = block.to(tl.int64) * N + start
     dvalue = tl.dot(operand(a_turned, PRECISION), slope_in, input_precision=PRECISION)
