@@ -19,6 +19,7 @@ _LATENTS = 64
 
 # Latents of a program: few, so that there are enough programs, for each goes through a whole sequence.
 _BLOCK_M = 4
+_AHEAD = 4  # parts that are loaded at a time
 
 # Of a program that takes one token: most numbers of a tile of queries or of the state, which stays in registers; how
 # many of them a thread is to have, few, so that all are loaded at once; fewest and most warps.
@@ -46,7 +47,7 @@ def _programs(z: Tensor, ptr: Tensor) -> int:
 
 
 def _constants(z: Tensor) -> tuple[int, ...]:
-    return z.shape[1], z.shape[3], _BLOCK_M, block_of(z.shape[3])
+    return z.shape[1], z.shape[3], _BLOCK_M, block_of(z.shape[3]), _AHEAD
 
 
 def latent_scan(lse: Tensor, z: Tensor, first_lse: Tensor, first_z: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,36 +12,39 @@ import triton.language as tl
 def scan_kernel(
     lse, z, first_lse, first_z, ptr, lse_states, z_states,
     M,
-    H: tl.constexpr, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr,
+    H: tl.constexpr, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Writes all states: `lse' = log(exp lse + exp lse_t)`, z' the mean of both by these weights."""
     sequence, head, latents, start, length = scan_program(ptr, M, H, BLOCK_M)
     at = (sequence * H + head) * M + latents
     total = load_latents(first_lse, at, latents, M)
     mean = load_values(first_z, at, latents, M, DV, BLOCK_DV)
-    for t in range(0, length + 1):
+    # What comes next is loaded ahead: a program waits for its memory once, not in every step.
+    for t in tl.range(0, length, num_stages=STAGES):
         row = ((start + sequence + t) * H + head) * M + latents
         tl.store(lse_states + row, total, mask=latents < M)
         store_values(z_states, row, latents, M, mean, DV, BLOCK_DV)
-        if t < length:
-            at = ((start + t) * H + head) * M + latents
-            part = load_latents(lse, at, latents, M)
-            old, new, total = joined(total, part)
-            mean = old[:, None] * mean + new[:, None] * load_values(z, at, latents, M, DV, BLOCK_DV)
+        at = ((start + t) * H + head) * M + latents
+        part = load_latents(lse, at, latents, M)
+        old, new, total = joined(total, part)
+        mean = old[:, None] * mean + new[:, None] * load_values(z, at, latents, M, DV, BLOCK_DV)
+    row = ((start + sequence + length) * H + head) * M + latents
+    tl.store(lse_states + row, total, mask=latents < M)
+    store_values(z_states, row, latents, M, mean, DV, BLOCK_DV)
 
 
 @triton.jit(do_not_specialize=["M"])
 def scan_grad_kernel(
     lse, z, ptr, lse_states, z_states, dlse_states, dz_states, dlse, dz, first_dlse, first_dz,
     M,
-    H: tl.constexpr, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr,
+    H: tl.constexpr, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the parts and of the first states, from those of all states, backwards along each sequence."""
     sequence, head, latents, start, length = scan_program(ptr, M, H, BLOCK_M)
     row = ((start + sequence + length) * H + head) * M + latents
     gl = load_grad(dlse_states, row, latents, M)
     gz = load_values(dz_states, row, latents, M, DV, BLOCK_DV)
-    for i in range(0, length):
+    for i in tl.range(0, length, num_stages=STAGES):
         t = length - 1 - i
         at = ((start + t) * H + head) * M + latents
         row = ((start + sequence + t) * H + head) * M + latents
