@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from flare_kernels import Cost, LatentState, Segments, block_causal_mixer, gather, scatter
 from flare_kernels.autocast import as_autocast
 from flare_kernels.causal.state import States, running
+from flare_kernels.choice import choose_for_states
 from flare_kernels.segments import Ptr
 
 from .anchored import Anchors, decay_costs, first_decays
@@ -209,9 +210,7 @@ def _read(q: Tensor, k: Tensor, v: Tensor, before: LatentState, order: Segments,
     z, lse = gather(q, k, v, return_lse=True, **given)
     dtype = torch.promote_types(v.dtype, torch.float32)
     steps, start = (LatentState(state.lse.to(dtype), state.z.to(dtype)) for state in (LatentState(lse, z), before))
-    return running(
-        steps, start, order, "triton" if given["impl"] == "triton" and dtype == torch.float32 else "reference"
-    )
+    return running(steps, start, order, choose_for_states(given["impl"], steps.lse))
 
 
 def _sequences(sequences: Ptr, steps: Segments) -> Segments:

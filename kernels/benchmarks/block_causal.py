@@ -5,9 +5,8 @@ speed of ours is written when its result or a gradient is outside of its error b
 leaves a row with the reason, `failed`, and the others go on. What is measured again takes the place of its rows.
 
 Implementations: `ours`, all of it on kernels, on a GPU (elsewhere only in Triton's interpreter, which says nothing of
-speed); `auto`, what callers get who ask for nothing: the running softmax over the steps in plain torch; `mixer`, the
-mixer of all points as one mesh; `mixer_steps`, the mixer of each step alone, what `ours` is without the running
-softmax; `flex`, FlexAttention of each point with all points of its step and of all before, compiled, with a mask of
+speed); `apart`, the same where points are read by keys of their own, here the same numbers; `mixer`, the mixer of all
+points as one mesh; `mixer_steps`, the mixer of each step alone, what `ours` is without the running softmax; `flex`, FlexAttention of each point with all points of its step and of all before, compiled, with a mask of
 whole blocks; `sdpa_masked`, the same by `scaled_dot_product_attention` with a mask [N, N], which is not counted as its
 memory, where that fits. The case `block_causal_anchored` has costs of two scales in fp16, the same in both halves.
 """
@@ -29,7 +28,7 @@ import flare_kernels as fk
 
 COMMAND = "python kernels/benchmarks/block_causal.py"
 CASES = ("block_causal", "block_causal_anchored")
-MIXERS = ("ours", "auto", "mixer", "mixer_steps")
+MIXERS = ("ours", "apart", "mixer", "mixer_steps")
 ATTENTION = ("sdpa_masked", "flex")
 SCALES = 2
 TILE = 128  # rows and columns of a block of the mask
@@ -86,14 +85,16 @@ def calls_of(size: Row, device: torch.device) -> dict[str, trials.Call]:
         slopes = {"cost": x["slope_encode"], "cost_decode": x["slope_decode"]}
         return {name: fk.Cost(values=values, slope=slope, head_scale=scales) for name, slope in slopes.items()}
 
-    def along(x: Inputs, impl: str) -> Tensor:
-        return fk.block_causal_mixer(x["q"], x["k"], x["v"], scale=1.0, steps=steps, impl=impl, **costs(x))
+    def along(x: Inputs, impl: str, apart: bool = False) -> Tensor:
+        return fk.block_causal_mixer(
+            x["q"], x["k"], x["v"], scale=1.0, steps=steps, k_decode=x["k"] if apart else None, impl=impl, **costs(x)
+        )
 
     def alone(x: Inputs, ptr: fk.Segments | None) -> Tensor:
         return fk.mixer(x["q"], x["k"], x["v"], scale=1.0, ptr=ptr, **costs(x))
 
     return {
-        "ours": along, "auto": lambda x, _: along(x, "auto"), "mixer": lambda x, _: alone(x, None),
+        "ours": along, "apart": lambda x, impl: along(x, impl, apart=True), "mixer": lambda x, _: alone(x, None),
         "mixer_steps": lambda x, _: alone(x, steps),
     }  # fmt: skip
 

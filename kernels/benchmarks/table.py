@@ -127,7 +127,7 @@ def causal() -> Iterator[str]:
 def block_causal() -> Iterator[str]:
     """Ours along time steps of points."""
     labels = {"case": "case", "T": "steps", "N": "points"}
-    beside = ("mixer", "mixer_steps", "auto", "sdpa_masked", "flex")
+    beside = ("mixer", "mixer_steps", "apart", "sdpa_masked", "flex")
     yield from comparison("block_causal_gpu.json", labels, beside)
 
 

@@ -20,8 +20,6 @@ MOST_EDGE_FEATURES = 16
 MOST_COLUMNS = 4096
 # Of one token more: a tile of latents holds whole queries and whole values.
 MOST_DIMS = 256
-# Whether "auto" takes the kernel for one token more: not before it was timed on a GPU.
-TOKEN_KERNEL_IN_AUTO = False
 _TRITON_IS_THERE = importlib.util.find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -69,7 +67,7 @@ def choose_for_rows(impl: str, x: Tensor) -> str:
 
 
 def choose_for_token(impl: str, inputs: Mapping[str, Tensor], lse: Tensor, z: Tensor) -> str:
-    """The implementation for one token more of sequences: as `choose_for_edges`, with `TOKEN_KERNEL_IN_AUTO`.
+    """The implementation for one token more of sequences: as `choose_for_edges`.
 
     Args:
         impl: "auto" or a name.
@@ -77,17 +75,29 @@ def choose_for_token(impl: str, inputs: Mapping[str, Tensor], lse: Tensor, z: Te
         lse: of the state.
         z: of the state.
     """
-    return _triton_or_reference(impl, z, _token_obstacle(inputs, lse, z), TOKEN_KERNEL_IN_AUTO)
+    return _triton_or_reference(impl, z, _token_obstacle(inputs, lse, z))
 
 
-def _triton_or_reference(impl: str, x: Tensor, obstacle: str | None, automatic: bool = True) -> str:
+def choose_for_states(impl: str, lse: Tensor) -> str:
+    """The implementation for states along sequences, never an error: what cannot be in Triton is in plain torch.
+
+    Args:
+        impl: what runs beside it, "auto" or a name.
+        lse: of the states.
+    """
+    if lse.dtype != torch.float32 or _general_obstacle("lse", lse) is not None:
+        return "reference"
+    return _triton_or_reference("reference" if impl == "sdpa" else impl, lse, None)
+
+
+def _triton_or_reference(impl: str, x: Tensor, obstacle: str | None) -> str:
     check_choice("impl", impl, ("auto", "triton", "reference"))
     if impl == "auto":
         impl = os.environ.get(VARIABLE, "auto")
         check_choice(VARIABLE, impl, IMPLEMENTATIONS)
     if impl in ("auto", "triton"):
         if obstacle is None:
-            return "triton" if impl == "triton" or (automatic and x.is_cuda) else "reference"
+            return "triton" if impl == "triton" or x.is_cuda else "reference"
         if impl == "triton":
             raise ValueError(f"impl='triton' {obstacle}; use impl='auto'")
     return "reference"

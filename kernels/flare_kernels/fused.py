@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .autocast import as_autocast
+from .causal.state import LatentState
 from .segments import Segments
 from .triton_mixer import autograd
 from .triton_mixer.autograd import Plan, Scores, Settings, Tokens, rows_together
@@ -63,6 +64,30 @@ def mixer(
     plan, settings = plan_of(segments, k), Settings(scale, precision)
     more = _tokens(tokens, k)
     return autograd.mixer(q, k, v, _line(log_weights), _scores(cost), _scores(cost_decode), plan, settings, more)
+
+
+def block_mixer(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    steps: Segments,
+    order: Segments,
+    scale: float,
+    cost: "Cost | None",
+    cost_decode: "Cost | None",
+    log_weights: Tensor | None,
+    initial: LatentState,
+    precision: str,
+) -> tuple[Tensor, LatentState]:
+    """Y [N, H, Dv] and the last states; arguments as in `block_causal_mixer`, checked; `q` are those of steps."""
+    from .triton_causal import blocks
+
+    q, k, v, scale = _ready(q, k, v, scale)
+    y, lse, z = blocks.mixer(
+        q, k, v, _line(log_weights), _scores(cost), _scores(cost_decode), initial.lse.contiguous(),
+        initial.z.contiguous(), order.ptr, order.batch, plan_of(steps, k), Settings(scale, precision),
+    )  # fmt: skip
+    return y, LatentState(lse, z)
 
 
 def _ready(q: Tensor, k: Tensor, v: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor, float]:

@@ -14,7 +14,6 @@ import torch
 from kernels.triton_cases import BACKENDS, DEVICES, ORDERS, assert_same, check, exact, interpreted, runs
 
 import flare_kernels as fk
-from flare_kernels import choice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -274,9 +273,6 @@ def test_which_implementation_runs(device, monkeypatch):
     x = draw(Tokens(), device)
     assert launches(x, impl="triton") == 1
     assert launches(x, impl="reference") == 0
-    monkeypatch.setattr(choice, "TOKEN_KERNEL_IN_AUTO", False)
-    assert launches(x) == 0
-    monkeypatch.setattr(choice, "TOKEN_KERNEL_IN_AUTO", True)
     assert launches(x) == (1 if device.type == "cuda" else 0)
     assert launches(exact(x)) == 0
     monkeypatch.setenv("FLARE_KERNELS_IMPL", "triton")

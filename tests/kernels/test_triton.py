@@ -110,7 +110,7 @@ def test_everything_in_the_interpreter(repository):
         for name, least in (
             ("test_triton.py", 99), ("test_triton_interface.py", 35), ("test_norm.py", 20), ("test_edges.py", 45),
             ("test_edge_mean.py", 20), ("test_edge_difference.py", 9), ("test_causal_triton.py", 24),
-            ("test_causal_decode.py", 70),
+            ("test_causal_decode.py", 70), ("test_blocks_triton.py", 10),
         )
     ]  # fmt: skip
     ended = [(process, process.communicate()[0], least) for process, least in started]

@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..api import Cost, gather, scatter
+from ..api import PRECISIONS, Cost, gather, scatter
+from ..choice import choose, choose_for_states
 from ..segments import Ptr, Segments
-from ..validation import check_points
+from ..validation import check_choice, check_cost, check_log_weights, check_points
 from .api import check_same_latents, ready
 from .state import LatentState, running
 
@@ -48,7 +49,7 @@ def block_causal_mixer(
         cost_decode: anchored scores of the scatter; give both or neither.
         initial_state: what latents know before the first step of each sequence.
         return_state: also return what they know after the last, with which the sequence goes on.
-        impl: as in `gather`; the running softmax over the steps is in Triton only where that is asked for.
+        impl: as in `gather`.
         precision: as in `gather`.
 
     Returns:
@@ -68,6 +69,7 @@ def block_causal_mixer(
         order = sequences if isinstance(sequences, Segments) else _segments("sequences", sequences)
     if order.num_rows != blocks.num_segments:
         raise ValueError(f"`sequences` must end at {blocks.num_segments}, the number of steps, got {order.num_rows}")
+    shared = q_decode is None and k_decode is None
     q_decode = q if q_decode is None else q_decode
     check_same_latents(q, q_decode)
     for name, each in (("q", q), ("q_decode", q_decode)):
@@ -79,13 +81,25 @@ def block_causal_mixer(
     check_points(_of_steps(q_decode, order), keys, v, blocks)
     if blocks.num_segments == 0:
         return (v.new_zeros(v.shape), state) if return_state else v.new_zeros(v.shape)
+    if shared and choose(impl, k, v.shape[-1]) == "triton" and choose_for_states(impl, state.lse) == "triton":
+        from .. import fused
+
+        check_choice("precision", precision, PRECISIONS)
+        check_log_weights(log_weights, k)
+        for anchored in (cost, cost_decode):
+            if anchored is not None:
+                check_cost(anchored.values, anchored.slope, anchored.head_scale, k, q)
+        y, last = fused.block_mixer(
+            _of_steps(q, order), k, v, blocks, order, scale, cost, cost_decode, log_weights, state, precision
+        )
+        y = y.to(v.dtype)
+        return (y, last) if return_state else y
     read = gather(
         _of_steps(q, order), k, v, scale=scale, ptr=blocks, log_weights=log_weights, cost=cost, return_lse=True,
         impl=impl, precision=precision,
     )  # fmt: skip
     z, lse = (each.to(dtype) for each in read)
-    use = "triton" if impl == "triton" and dtype == torch.float32 else "reference"
-    states = running(LatentState(lse, z), state, order, use)
+    states = running(LatentState(lse, z), state, order, choose_for_states(impl, lse))
     y = scatter(
         _of_steps(q_decode, order), keys, states.after.z.to(v.dtype), scale=scale, ptr=blocks, cost=cost_decode,
         impl=impl, precision=precision,

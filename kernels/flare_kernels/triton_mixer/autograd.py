@@ -201,7 +201,7 @@ class _Scatter(torch.autograd.Function):
         y: Tensor
         y, lse, rest = _operators().scatter(q, k, z, cost, slope, head_scale, *plan, *settings, wants)
         ctx.plan, ctx.settings = plan, settings
-        ctx.save_for_backward(q, k, z, cost, slope, head_scale, *_if_blocks(q, y, rest), lse)
+        ctx.save_for_backward(q, k, z, cost, slope, head_scale, *if_blocks(q, y, rest), lse)
         return y
 
     @staticmethod
@@ -234,7 +234,7 @@ class _Mixer(torch.autograd.Function):
         y, lse_points, rest = run.scatter(q, k, z, *decode, *plan, *settings, any(ctx.needs_input_grad))
         ctx.plan, ctx.settings, ctx.token_plan = plan, settings, token_plan
         ctx.save_for_backward(
-            q, k, v, log_weights, *encode, *decode, token_k, token_v, token_cost, *_if_blocks(q, y, rest), z,
+            q, k, v, log_weights, *encode, *decode, token_k, token_v, token_cost, *if_blocks(q, y, rest), z,
             lse_latents, lse_points,
         )  # fmt: skip
         return y
@@ -275,7 +275,7 @@ def _added(gradient: Tensor, more: Tensor | None) -> Tensor:
     return gradient if more is None else gradient + more
 
 
-def _if_blocks(q: Tensor, y: Tensor, rest: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def if_blocks(q: Tensor, y: Tensor, rest: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The output and what rounding took from it, where the backward may need them.
 
     With several blocks of latents no tile sees a point's whole sum.

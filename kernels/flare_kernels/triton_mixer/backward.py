@@ -145,7 +145,7 @@ def query_grad(key, ds, before, UPRIGHT: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit(do_not_specialize=["width", "chunks_per_segment", "chunk_size", "M"])
 def point_grad_kernel(
-    q, k, v, dy, y, y_rest, z, dz, lse_latents, low_latents, lse_points, low_points, delta, log_weights,
+    q, k, v, dy, y, y_rest, z, z_read, dz, lse_latents, low_latents, lse_points, low_points, delta, log_weights,
     cost_encode, slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table,
     dk, dv, part_dq, dweights, part_slope_encode, part_slope_decode,
     width, chunks_per_segment, chunk_size, M, scale2, scale,
@@ -158,6 +158,8 @@ def point_grad_kernel(
 ):  # fmt: skip
     """Gradients of one chunk of points and one head through the gather (ENCODE), the scatter (DECODE) or both.
 
+    `z_read` is what the gather gave, where the scatter has taken another z.
+
     Latents come in one block, kept throughout, or in several; with several, this program's part of dq is kept in its
     own slice of `part_dq`, read and written once for each tile of points.
     """
@@ -167,6 +169,8 @@ def point_grad_kernel(
     latent_base = (segment.to(tl.int64) * H + head) * M
     q += segment.to(tl.int64) * stride_qb + head * stride_qh
     z += latent_base * DV
+    if z_read is not None:
+        z_read += latent_base * DV
     k += start * stride_kn + head * stride_kh
     dk += (start * H + head) * D
     part_dq += (chunk * H + head).to(tl.int64) * M * D
@@ -203,8 +207,9 @@ def point_grad_kernel(
             slope_sum_encode = tl.zeros([BLOCK_N], tl.float32)
         if ONE_BLOCK:
             dlatent, delta_m, lse_m = load_latents(
-                z, dz, delta, lse_latents, k, offsets, M, DV, BLOCK_M, BLOCK_DV, ONE_BLOCK, PRECISION
-            )
+                z if z_read is None else z_read, dz, delta, lse_latents, k, offsets, M, DV, BLOCK_M, BLOCK_DV,
+                ONE_BLOCK, PRECISION,
+            )  # fmt: skip
             if low_latents is not None:
                 low_m = tl.load(low_latents + offsets, mask=offsets < M, other=0.0)[None, :]
     if DECODE:

@@ -32,7 +32,8 @@ _SCHEMAS = {
     " Tensor? lse_latents, Tensor? lse_points, Tensor? dlse, Tensor? log_weights, bool weight_grad,"
     " Tensor? cost_encode, Tensor? slope_encode, Tensor? scale_encode,"
     " Tensor? cost_decode, Tensor? slope_decode, Tensor? scale_decode,"
-    f" {_CHUNKS}, float scale, str precision) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f" {_CHUNKS}, float scale, str precision, Tensor? z_read=None)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 }
 
 
@@ -208,9 +209,12 @@ def point_grad(
     cost_encode: Tensor | None, slope_encode: Tensor | None, scale_encode: Tensor | None,
     cost_decode: Tensor | None, slope_decode: Tensor | None, scale_decode: Tensor | None,
     table: Tensor | None, offsets: Tensor | None, segments: int, width: int, size: int,
-    scale: float, precision: str,
+    scale: float, precision: str, z_read: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-    """(dq, dk, dv, dlog_weights, dslope_encode, dslope_decode); None for what there is nothing of."""
+    """(dq, dk, dv, dlog_weights, dslope_encode, dslope_decode); None for what there is nothing of.
+
+    `dz` is of what the gather gave: `z_read`, or `z` where the scatter takes the same.
+    """
     heads, latents, dim = q.shape[-3:]
     value_dim = z.shape[-1]
     num_rows = k.shape[0]
@@ -227,7 +231,7 @@ def point_grad(
     delta = None if dlse is None else -dlse
     if dz is not None and latents > block_m:
         # With one block the kernel sums it; see `load_latents`.
-        products = (z * dz.to(k.dtype)).sum(-1)
+        products = ((z if z_read is None else z_read) * dz.to(k.dtype)).sum(-1)
         delta = products if delta is None else products + delta
     if latents > block_m:
         # Latents are loaded again for each tile of points: in the element type of the products, half the bytes.
@@ -237,7 +241,7 @@ def point_grad(
     grad_strides = (0, 0) if dy is None else (dy.stride(0), dy.stride(1))
     launch(
         point_grad_kernel, heads * count,
-        (q, k, v, dy, y, y_rest, z, dz, *_terms(lse_latents, 3), *_terms(lse_points, 2), delta, log_weights,
+        (q, k, v, dy, y, y_rest, z, z_read, dz, *_terms(lse_latents, 3), *_terms(lse_points, 2), delta, log_weights,
          cost_encode, slope_encode, scale_encode, cost_decode, slope_decode, scale_decode, table,
          dk, dv, parts, dweights, slopes_encode, slopes_decode),
         (width, per_segment, size, latents, scale * LOG2_E, scale),
