@@ -6,9 +6,10 @@ leaves a row with the reason, `failed`, and the others go on. What is measured a
 
 Implementations: `ours`, all of it on kernels, on a GPU (elsewhere only in Triton's interpreter, which says nothing of
 speed); `apart`, the same where points are read by keys of their own, here the same numbers; `mixer`, the mixer of all
-points as one mesh; `mixer_steps`, the mixer of each step alone, what `ours` is without the running softmax; `flex`, FlexAttention of each point with all points of its step and of all before, compiled, with a mask of
-whole blocks; `sdpa_masked`, the same by `scaled_dot_product_attention` with a mask [N, N], which is not counted as its
-memory, where that fits. The case `block_causal_anchored` has costs of two scales in fp16, the same in both halves.
+points as one mesh; `mixer_steps`, the mixer of each step alone, what `ours` is without the running softmax; `flex`,
+FlexAttention of each point with all points of its step and of all before, compiled, with a mask of whole blocks;
+`sdpa_masked`, the same by `scaled_dot_product_attention` with a mask [N, N], which is not counted as its memory, where
+that fits. The case `block_causal_anchored` has costs of two scales in fp16, the same in both halves.
 """
 
 import argparse
