@@ -143,8 +143,8 @@ def test_tables(tmp_path, monkeypatch):
 def test_spans_are_cut_once():
     from flare_kernels.causal.spans import cut
 
-    segments = fk.Segments.from_lengths([70, 0, 3])
-    spans, order = cut(segments, 64)
-    assert (spans.lengths, order.lengths) == ((64, 6, 3), (2, 0, 1))
-    assert cut(segments, 64)[0] is spans
-    assert cut(segments, 32)[0].lengths == (32, 32, 6, 3)
+    segments = fk.Segments.from_lengths([200, 0, 3])
+    groups, order, spans = cut(segments, 64, 2)
+    assert (groups.lengths, order.lengths, spans.lengths) == ((128, 72, 3), (2, 0, 1), (2, 2, 1))
+    assert cut(segments, 64, 2)[0] is groups
+    assert cut(segments, 32, 2)[0].lengths == (64, 64, 64, 8, 3)

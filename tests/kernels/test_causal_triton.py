@@ -10,7 +10,8 @@ from kernels.triton_cases import DEVICES, assert_same, check, exact, outcome, ru
 
 import flare_kernels as fk
 from flare_kernels.causal.state import running
-from flare_kernels.triton_causal.answer import operand
+from flare_kernels.triton_causal import ops
+from flare_kernels.triton_causal.tiles import operand
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,12 @@ TURNS = 4
 def device(request):
     """Where the kernels run."""
     return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def large_groups(monkeypatch):
+    """Spans are taken in groups as if there were enough of them for that."""
+    monkeypatch.setattr(ops, "PROGRAMS", 1)
 
 
 def draw(case, device):
@@ -179,6 +186,32 @@ def test_error_budget_of_tokens(case, device, dtype):
     check_tokens(case, device, dtype)
 
 
+@pytest.mark.parametrize("of_group", [8, 2])
+def test_sequences_that_end_about_where_spans_and_groups_do(of_group, device, monkeypatch):
+    """With a state before and one after; that of a sequence goes through groups into the next, and back."""
+    monkeypatch.setattr(ops, "SPANS_OF_GROUP", of_group)
+    lengths = (1, 63, 64, 65, 0, 511, 512, 513, 1030) if of_group == 8 else (127, 128, 129, 300)
+    check_tokens(Tokens(lengths=lengths, heads=1, latents=3, options=("log_weights",)), device, torch.float32)
+
+
+def test_groups_of_any_size_give_the_same(device, monkeypatch):
+    """A state that goes through groups, and its gradient."""
+    case = Tokens(lengths=(300, 5), heads=1)
+    x = draw_tokens(case, device, torch.float32)
+    found = []
+    for of_group in (1, 2, 8):
+        monkeypatch.setattr(ops, "SPANS_OF_GROUP", of_group)
+        found.append(outcome(mixed(case), x, "triton", torch.float32))
+    for name, first in found[0].items():
+        for other in found[1:]:
+            torch.testing.assert_close(other[name], first, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_few_spans_are_taken_in_smaller_groups(monkeypatch):
+    monkeypatch.undo()
+    assert [ops.spans_of_group(n // 64, 16) for n in (64, 2048, 8192, 65_536, 2**20)] == [1, 1, 4, 8, 8]
+
+
 def test_half_precision_of_tokens(device):
     # The interpreter multiplies no matrices in bfloat16.
     for dtype in (torch.float16,) if device.type == "cpu" else (torch.bfloat16, torch.float16):
@@ -240,15 +273,15 @@ def test_operators_of_tokens_keep_the_rules_of_torch(name, case, device):
     from flare_kernels.causal.spans import cut
 
     x = draw_tokens(case, device, torch.float32)
-    spans, order = cut(fk.Segments.from_lengths(case.lengths, device), 64)
-    rows = spans.num_segments + len(case.lengths)
-    states = torch.randn(rows, 2, 5, device=device), torch.randn(rows, 2, 5, 6, device=device)
+    groups, order, spans = cut(fk.Segments.from_lengths(case.lengths, device), 64, 2)
     given = (
-        x["q"], x["k"], x["v"], x.get("log_weights"), x.get("q_decode"), x.get("k_decode"), *states,
-        spans.ptr, order.batch, 0.9, "ieee",
+        x["q"], x["k"], x["v"], x.get("log_weights"), x.get("q_decode"), x.get("k_decode"), x["first_lse"],
+        x["first_z"], groups.ptr, order.batch, order.ptr, 0.9, "ieee",
     )  # fmt: skip
     if name == "causal_answer_grad":
-        given = (*given, order.ptr, torch.randn_like(x["v"]), torch.randn_like(x["v"]))
+        y, *states = torch.ops.flare_connect.causal_answer(*given)
+        slopes = (torch.randn_like(each) for each in (y, x["first_lse"], x["first_z"]))
+        given = (*given, spans.ptr, spans.num_rows, *states, y, *slopes)
     torch.library.opcheck(getattr(torch.ops.flare_connect, name).default, given)
 
 

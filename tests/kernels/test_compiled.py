@@ -16,7 +16,7 @@ import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from flare_kernels.causal.state import States, running
+from flare_kernels.causal.state import running
 from flare_kernels.triton_causal import ops as causal_ops
 from flare_kernels.triton_edges import ops as edge_ops
 from flare_kernels.triton_mixer import ops
@@ -161,8 +161,6 @@ def test_scan_kernels_compile(value_dim, target, monkeypatch, tmp_path: Path):
     ],
 )  # fmt: skip
 def test_causal_kernels_compile(dtype, latents, dim, target, monkeypatch, tmp_path: Path):
-    from flare_kernels.causal import spans
-
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     draw = lambda *shape: torch.zeros(shape, dtype=dtype, requires_grad=True)  # noqa: E731
@@ -173,21 +171,15 @@ def test_causal_kernels_compile(dtype, latents, dim, target, monkeypatch, tmp_pa
         seen.add(kernel.fn.__name__)
         compiled(target, kernel, *rest, **more)
 
-    # The states before spans come from kernels of their own.
     state = fk.LatentState.empty(1, 2, latents, dim)
-    monkeypatch.setattr(
-        spans, "gather", lambda q, k, *_, ptr, **__: (
-            torch.zeros(ptr.num_segments, 2, latents, dim), torch.zeros(ptr.num_segments, 2, latents)
-        )
-    )  # fmt: skip
-    monkeypatch.setattr(spans, "running", lambda parts, first, order, *_: States(
-        fk.LatentState(*(torch.cat(each) for each in zip(parts, first, strict=True))), order
-    ))  # fmt: skip
     with mock.patch.object(causal_ops, "launch", launch):
         weights = torch.zeros(70)
         y = fk.causal_mixer(q, k, v, scale=1.0, log_weights=weights, initial_state=state, impl="triton")
         y.float().sum().backward()
-    assert seen == {"answer_kernel", "answer_grad_kernel", "sum_kernel"}
+    assert seen == {
+        "span_kernel", "scan_kernel", "answer_kernel", "answer_grad_kernel", "carry_kernel", "group_grad_kernel",
+        "sum_kernel",
+    }  # fmt: skip
 
 
 def spilled(made, folder):

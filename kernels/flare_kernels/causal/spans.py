@@ -1,13 +1,12 @@
-"""Causal FLARE on its kernels: the states of spans of tokens, the running softmax over them, and what tokens read."""
+"""Causal FLARE on its kernels: sequences cut into spans of tokens, and those taken in groups."""
 
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from ..api import gather
 from ..segments import Segments
-from .state import LatentState, running
+from .state import LatentState
 
 
 def by_spans(
@@ -19,47 +18,45 @@ def by_spans(
     `decode` are `q_decode` and `k_decode` where either differs from `q` and `k`.
     """
     from ..triton_causal.autograd import answer
-    from ..triton_causal.ops import SPAN
+    from ..triton_causal.ops import SPAN, spans_of_group
     from ..triton_mixer.autograd import rows_together
 
     q, k, v = (rows_together(x) for x in (q, k, v))
     q_decode, k_decode = (None, None) if decode is None else (rows_together(x) for x in decode)
     if log_weights is not None:
         log_weights = log_weights.contiguous()
-    spans, order = cut(segments, SPAN)
-    if spans.num_segments == 0:
+    of_group = spans_of_group(-(-segments.num_rows // SPAN), q.shape[-3])
+    groups, order, spans = cut(segments, SPAN, of_group)
+    if groups.num_segments == 0:
         return v.new_zeros(v.shape), initial
-    of_spans = q if q.dim() == 3 else q.index_select(0, order.batch)
-    z, lse = gather(
-        of_spans, k, v, scale=scale, ptr=spans, log_weights=log_weights, return_lse=True, impl="triton",
-        precision=precision,
+    y, lse, z = answer(
+        q, k, v, log_weights, q_decode, k_decode, *initial, groups, order, spans, scale, precision
     )  # fmt: skip
-    states = running(LatentState(lse.float(), z.float()), initial, order, "triton")
-    y = answer(
-        q, k, v, log_weights, q_decode, k_decode, *states.every, spans.ptr, order.batch, order.ptr, scale, precision
-    )
-    return y, states.last
+    return y, LatentState(lse, z)
 
 
-def cut(segments: Segments, size: int) -> tuple[Segments, Segments]:
-    """Spans of at most `size` tokens, none across two sequences; and which of them each sequence has.
+def cut(segments: Segments, size: int, of_group: int) -> tuple[Segments, Segments, Segments]:
+    """Groups of at most `of_group` spans of at most `size` tokens, none across two sequences.
 
-    Made once for each `segments`: their offsets are copied to the device, for which the host waits, and which no CUDA
-    graph may hold.
+    Returns the tokens of groups, the groups of sequences, the spans of groups. Made once for each `segments`: their
+    offsets are copied to the device, for which the host waits, and which no CUDA graph may hold.
     """
     if torch.compiler.is_compiling():
-        return _cut(segments, size)
+        return _cut(segments, size, of_group)
     known = _known.setdefault(segments, {})
-    if size not in known:
-        known[size] = _cut(segments, size)
-    return known[size]
+    if (size, of_group) not in known:
+        known[size, of_group] = _cut(segments, size, of_group)
+    return known[size, of_group]
 
 
-_known: WeakKeyDictionary[Segments, dict[int, tuple[Segments, Segments]]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Segments, dict[tuple[int, int], tuple[Segments, Segments, Segments]]] = WeakKeyDictionary()
 
 
-def _cut(segments: Segments, size: int) -> tuple[Segments, Segments]:
-    counts = [-(-length // size) for length in segments.lengths]
-    lengths = [min(size, length - first) for length in segments.lengths for first in range(0, length, size)]
+def _cut(segments: Segments, size: int, of_group: int) -> tuple[Segments, Segments, Segments]:
+    most = size * of_group
+    counts = [-(-length // most) for length in segments.lengths]
+    lengths = [min(most, length - first) for length in segments.lengths for first in range(0, length, most)]
+    spans = [-(-length // size) for length in lengths]
     device = segments.ptr.device
-    return Segments.from_lengths(lengths, device), Segments.from_lengths(counts, device)
+    groups, order = Segments.from_lengths(lengths, device), Segments.from_lengths(counts, device)
+    return groups, order, Segments.from_lengths(spans, device)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..segments import Segments
 from . import ops  # noqa: F401 (the operators are registered there)
 
 
@@ -35,9 +36,10 @@ class _Scan(torch.autograd.Function):
 
 def answer(
     q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
-    lse: Tensor, z: Tensor, ptr: Tensor, sequences: Tensor, offsets: Tensor, scale: float, precision: str,
-) -> Tensor:  # fmt: skip
-    """Y [N, H, Dv] in the dtype of `v`, from the states that `latent_scan` gives.
+    first_lse: Tensor, first_z: Tensor, groups: Segments, order: Segments, spans: Segments, scale: float,
+    precision: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Y [N, H, Dv] in the dtype of `v`, and the state of each sequence after its last token.
 
     Args:
         q: latent queries, [H, M, D] or one set a sequence.
@@ -46,34 +48,41 @@ def answer(
         log_weights: [N].
         q_decode: as `q`; None, as `k_decode` then is, where tokens and latents read one another by the same scores.
         k_decode: as `k`.
-        lse: [K + B, H, M], of B sequences with K spans.
-        z: [K + B, H, M, Dv].
-        ptr: offsets of the spans in the tokens.
-        sequences: of each span.
-        offsets: of the sequences in the spans.
+        first_lse: [B, H, M], of the state before each sequence.
+        first_z: [B, H, M, Dv].
+        groups: which tokens a group of spans has.
+        order: which groups a sequence has.
+        spans: which spans a group has.
         scale: factor of the scores.
         precision: as in `api.gather`.
     """
-    y: Tensor = _Answer.apply(
-        q, k, v, log_weights, q_decode, k_decode, lse.contiguous(), z.contiguous(), ptr, sequences, offsets, scale,
-        precision,
+    found: tuple[Tensor, Tensor, Tensor] = _Answer.apply(
+        q, k, v, log_weights, q_decode, k_decode, first_lse.contiguous(), first_z.contiguous(), groups.ptr,
+        order.batch, order.ptr, scale, precision, spans.ptr, spans.num_rows,
     )  # fmt: skip
-    return y
+    return found
 
 
 class _Answer(torch.autograd.Function):
+    """All of it, so that the gradient of a token is added up once, and states between spans are kept by nobody."""
+
     @staticmethod
-    def forward(ctx: Any, *given: Any) -> Tensor:
-        *tensors, offsets, scale, precision = given
-        y: Tensor = torch.ops.flare_connect.causal_answer(*tensors, scale, precision)
-        ctx.save_for_backward(*tensors, offsets, y)
-        ctx.settings = scale, precision
-        return y
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, ...]:
+        *tensors, scale, precision, spans, num_spans = given
+        offsets: Tensor = tensors[-1]
+        y, lse, z = torch.ops.flare_connect.causal_answer(*tensors, scale, precision)
+        ctx.save_for_backward(*tensors, spans, lse, z, y)
+        ctx.settings = scale, precision, num_spans
+        last = offsets[1:] + torch.arange(len(offsets) - 1, device=offsets.device)
+        return y, lse.index_select(0, last), z.index_select(0, last)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, offsets, y = ctx.saved_tensors
-        found = torch.ops.flare_connect.causal_answer_grad(*tensors, *ctx.settings, offsets, y, dy.contiguous())
+    def backward(ctx: Any, dy: Tensor, dlse: Tensor, dz: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, spans, lse, z, y = ctx.saved_tensors
+        scale, precision, num_spans = ctx.settings
+        found = torch.ops.flare_connect.causal_answer_grad(
+            *tensors, scale, precision, spans, num_spans, lse, z, y, *(x.contiguous() for x in (dy, dlse, dz))
+        )
         of_inputs = [None if x is None else each.to(x.dtype) for x, each in zip(tensors, found, strict=False)]
-        return *of_inputs, *5 * (None,)
+        return *of_inputs, *7 * (None,)

@@ -1,6 +1,6 @@
 """The kernels as operators of torch, under the namespace `flare_connect`, without autograd; everything in fp32."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,15 +11,29 @@ from ..triton_mixer.dispatch import launch
 from ..triton_mixer.sizes import block_of
 from .answer import answer_grad_kernel, answer_kernel
 from .decode import decode_kernel
-from .scan import scan_grad_kernel, scan_kernel
+from .scan import carry_kernel, scan_grad_kernel, scan_kernel
+from .span import group_grad_kernel, span_kernel
 
 # Tokens of a span, latents of a block.
 SPAN = 64
 _LATENTS = 64
 
+# Most spans of a group, and how many programs there should be before groups take as many: for each goes through its
+# group, and a GPU holds a few hundred at a time.
+SPANS_OF_GROUP = 8
+PROGRAMS = 512
+
 # Latents of a program: few, so that there are enough programs, for each goes through a whole sequence.
 _BLOCK_M = 4
-_AHEAD = 4  # parts that are loaded at a time
+_AHEAD = 8  # parts that are loaded at a time
+_SCAN_WARPS = 1
+
+# Warps, and stages of the load pipeline, of what goes along the spans of a group.
+_SPAN_LAUNCH = 4, 2
+_ANSWER_LAUNCH = 4, 1
+_ANSWER_GRAD_LAUNCH = 4, 1
+_GROUP_GRAD_LAUNCH = 4, 2
+_WIDE = 64  # dims from which on twice the warps have the registers for a tile, and nothing is loaded ahead
 
 # Of a program that takes one token: most numbers of a tile of queries or of the state, which stays in registers; how
 # many of them a thread is to have, few, so that all are loaded at once; fewest and most warps.
@@ -27,16 +41,16 @@ _MOST_OF_TILE = 8192
 _OF_THREAD = 16
 _WARPS = 4, 16
 _ANSWER = (
-    "Tensor q, Tensor k, Tensor v, Tensor? log_weights, Tensor? q_decode, Tensor? k_decode, Tensor lse,"
-    " Tensor z, Tensor ptr, Tensor sequences, float scale, str precision"
+    "Tensor q, Tensor k, Tensor v, Tensor? log_weights, Tensor? q_decode, Tensor? k_decode, Tensor first_lse,"
+    " Tensor first_z, Tensor ptr, Tensor sequences, Tensor offsets, float scale, str precision"
 )
 _SCHEMAS = {
     "latent_scan": "(Tensor lse, Tensor z, Tensor first_lse, Tensor first_z, Tensor ptr) -> (Tensor, Tensor)",
     "latent_scan_grad": "(Tensor lse, Tensor z, Tensor ptr, Tensor lse_states, Tensor z_states, Tensor dlse_states,"
     " Tensor dz_states) -> (Tensor, Tensor, Tensor, Tensor)",
-    "causal_answer": f"({_ANSWER}) -> Tensor",
-    "causal_answer_grad": f"({_ANSWER}, Tensor offsets, Tensor y, Tensor dy)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "causal_answer": f"({_ANSWER}) -> (Tensor, Tensor, Tensor)",
+    "causal_answer_grad": f"({_ANSWER}, Tensor spans, int num_spans, Tensor lse, Tensor z, Tensor y, Tensor dy,"
+    " Tensor dlse, Tensor dz) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     "causal_decode": "(Tensor q, Tensor k, Tensor v, Tensor? log_weights, Tensor? q_decode, Tensor? k_decode,"
     " Tensor(a!) lse, Tensor(b!) z, float scale) -> Tensor",
 }
@@ -56,7 +70,7 @@ def latent_scan(lse: Tensor, z: Tensor, first_lse: Tensor, first_z: Tensor, ptr:
     lse_states, z_states = lse.new_empty((states, *lse.shape[1:])), z.new_empty((states, *z.shape[1:]))
     launch(
         scan_kernel, _programs(z, ptr), (lse, z, first_lse, first_z, ptr, lse_states, z_states), (z.shape[2],), (),
-        _constants(z),
+        _constants(z), num_warps=_SCAN_WARPS,
     )  # fmt: skip
     return lse_states, z_states
 
@@ -71,20 +85,54 @@ def latent_scan_grad(
     launch(
         scan_grad_kernel, _programs(z, ptr),
         (lse, z, ptr, lse_states, z_states, dlse_states, dz_states, dlse, dz, first_dlse, first_dz),
-        (z.shape[2],), (), _constants(z),
+        (z.shape[2],), (), _constants(z), num_warps=_SCAN_WARPS,
     )  # fmt: skip
     return dlse, dz, first_dlse, first_dz
 
 
-def _answer_constants(q: Tensor, k: Tensor, v: Tensor, precision: str) -> tuple[tuple[Any, ...], int]:
-    """Constants of the kernels that answer, and how many blocks of latents there are."""
+def spans_of_group(spans: int, heads: int) -> int:
+    """How many, from sizes alone: the most with which there are programs enough."""
+    group = SPANS_OF_GROUP
+    while group > 1 and spans * heads < group * PROGRAMS:
+        group //= 2
+    return group
+
+
+class _Tiles(NamedTuple):
+    """How programs take a problem: blocks of latents, precision of products, constants, whether dims are many."""
+
+    blocks: int
+    precision: str
+    constants: tuple[int, ...]
+    wide: bool
+
+    @property
+    def numbers(self) -> int:
+        """Of a tile of states."""
+        return self.constants[4] * self.constants[6]
+
+    def launch(
+        self, kernel: Any, groups: int, tensors: tuple[Tensor | None, ...], numbers: tuple[int | float, ...],
+        strides: tuple[int, ...], how: tuple[int, int], more: tuple[bool, ...] = (),
+    ) -> None:  # fmt: skip
+        """A program for each group, head and block of latents; `how` are its warps and stages."""
+        warps, stages = (2 * how[0], 1) if self.wide else how
+        constants = (*self.constants, self.precision, stages, *more)
+        launch(
+            kernel, (groups * self.constants[0], self.blocks), tensors, numbers, strides, constants, num_warps=warps
+        )  # fmt: skip
+
+
+def _tiles(q: Tensor, k: Tensor, v: Tensor, precision: str) -> _Tiles:
     heads, latents, dim = q.shape[-3:]
-    block_m = min(_LATENTS, block_of(latents))
+    widths = block_of(dim), block_of(v.shape[-1])
+    # What is 64 high and not as wide, Triton compiles wrongly for Hopper where the second factor was computed.
+    block_m = _LATENTS if max(widths) >= _WIDE else min(_LATENTS, block_of(latents))
     # Factors of the weights reach far beyond what float16 holds, and several of them, rounded, meet in a product: so
     # inside they have more digits than what comes in.
     how = {torch.bfloat16: "tf32", torch.float16: "tf32x3"}.get(k.dtype, precision)
-    blocks = SPAN, block_m, block_of(dim), block_of(v.shape[-1])
-    return (heads, dim, v.shape[-1], *blocks, latents <= block_m, how), -(-latents // block_m)
+    constants = heads, dim, v.shape[-1], SPAN, block_m, *widths
+    return _Tiles(-(-latents // block_m), how, constants, max(widths) > _WIDE)
 
 
 def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor | None, k_decode: Tensor | None) -> tuple[int, ...]:
@@ -96,66 +144,99 @@ def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor | None, k_decode:
 
 def causal_answer(
     q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
-    lse: Tensor, z: Tensor, ptr: Tensor, sequences: Tensor, scale: float, precision: str,
-) -> Tensor:  # fmt: skip
-    """Y [N, H, Dv] in the dtype of `v`; `lse` and `z` are what `latent_scan` gives of the spans that `ptr` cuts.
+    first_lse: Tensor, first_z: Tensor, ptr: Tensor, sequences: Tensor, offsets: Tensor, scale: float, precision: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Y [N, H, Dv] in the dtype of `v`, and all states before and after the groups of spans that `ptr` cuts.
 
     Give both `q_decode` and `k_decode`, or neither where tokens and latents read one another by the same scores.
     """
-    constants, blocks = _answer_constants(q, k, v, precision)
-    parts = v.new_empty((blocks, *v.shape), dtype=v.dtype if blocks == 1 else torch.float32)
-    programs = len(sequences) * q.shape[-3], blocks
-    far = ptr.new_empty(programs, dtype=torch.int32)
+    tiles, groups = _tiles(q, k, v, precision), len(sequences)
+    strides, numbers = _strides(q, k, v, q_decode, k_decode), (q.shape[-2], scale)
+    lse = first_lse.new_empty((groups, *first_lse.shape[1:]))
+    z = first_z.new_empty((groups, *first_z.shape[1:]))
+    tiles.launch(
+        span_kernel, groups, (q, k, v, log_weights, None, None, ptr, sequences, None, lse, z, None, None, None),
+        numbers, strides[:7], _SPAN_LAUNCH,
+    )  # fmt: skip
+    lse, z = latent_scan(lse, z, first_lse, first_z, offsets)
+    one = tiles.blocks == 1
+    parts = v.new_empty((tiles.blocks, *v.shape), dtype=v.dtype if one else torch.float32)
+    far = ptr.new_empty((groups * q.shape[-3], tiles.blocks), dtype=torch.int32)
     for again in (False, True):
-        launch(
-            answer_kernel, programs, (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, far, parts),
-            (len(k), q.shape[-2], scale), _strides(q, k, v, q_decode, k_decode), (*constants, again),
+        tiles.launch(
+            answer_kernel, groups, (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, far, parts),
+            (len(k), *numbers), strides, _ANSWER_LAUNCH, (one, again),
         )  # fmt: skip
-    return parts[0] if blocks == 1 else parts.sum(0).to(v.dtype)
+    return parts[0] if one else parts.sum(0).to(v.dtype), lse, z
 
 
 def causal_answer_grad(
     q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
-    lse: Tensor, z: Tensor, ptr: Tensor, sequences: Tensor, scale: float, precision: str, offsets: Tensor, y: Tensor,
-    dy: Tensor,
+    first_lse: Tensor, first_z: Tensor, ptr: Tensor, sequences: Tensor, offsets: Tensor, scale: float, precision: str,
+    spans: Tensor, num_spans: int, lse: Tensor, z: Tensor, y: Tensor, dy: Tensor, dlse: Tensor, dz: Tensor,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients of q, k, v, log-weights, q_decode, k_decode, lse, z; `offsets` say which spans a sequence has."""
-    constants, blocks = _answer_constants(q, k, v, precision)
-    spans, heads, latents = len(sequences), *lse.shape[1:]
+    """Gradients of q, k, v, log-weights, q_decode, k_decode, first_lse, first_z.
+
+    `lse` and `z` are all states that the forward pass gave; `dlse` and `dz` the gradients of each sequence's last. Of
+    `num_spans` spans the first of group g is `spans[g]`; `offsets` say which groups a sequence has.
+    """
+    tiles, groups = _tiles(q, k, v, precision), len(sequences)
+    strides, numbers = _strides(q, k, v, q_decode, k_decode), (q.shape[-2], scale)
+    heads, latents = lse.shape[1:]
     # Sums over blocks are in fp32; where there is one, it writes what is returned.
-    rows = [
-        None if x is None else k.new_empty((blocks, *x.shape), dtype=x.dtype if blocks == 1 else torch.float32)
-        for x in (k, v, k_decode)
-    ]
-    queries = [
-        None if x is None else k.new_empty((spans, heads, latents, x.shape[-1]), dtype=torch.float32)
-        for x in (q, q_decode)
-    ]
-    dweights = None if log_weights is None else k.new_empty((blocks, len(k), heads), dtype=torch.float32)
-    dlse, dz = torch.empty_like(lse), torch.empty_like(z)
-    far = ptr.new_empty((spans * heads, blocks), dtype=torch.int32)
-    for again in (False, True):
-        launch(
-            answer_grad_kernel, (spans * heads, blocks),
-            (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, far, None if blocks == 1 else y, dy,
-             queries[0], rows[0], rows[1], dweights, queries[1], rows[2], dlse, dz),
-            (len(k), latents, scale), _strides(q, k, v, q_decode, k_decode), (*constants, again),
-        )  # fmt: skip
-    last = offsets[1:] + torch.arange(len(offsets) - 1, device=offsets.device)
-    dlse, dz = dlse.index_fill_(0, last, 0.0), dz.index_fill_(0, last, 0.0)  # nothing here reads these
+    one = tiles.blocks == 1
     dk, dv, dk_decode = (
-        k.new_empty(0) if each is None else each[0] if blocks == 1 else each.sum(0).to(k.dtype) for each in rows
+        None if x is None else k.new_empty((tiles.blocks, *x.shape), dtype=x.dtype if one else torch.float32)
+        for x in (k, v, k_decode)
     )
     dq, dq_decode = (
-        k.new_empty(0) if each is None or x is None else _of_queries(each, x, offsets)
-        for each, x in zip(queries, (q, q_decode), strict=True)
+        None if x is None else k.new_empty((groups, heads, latents, x.shape[-1]), dtype=torch.float32)
+        for x in (q, q_decode)
     )
-    of_weights = k.new_empty(0) if dweights is None else dweights.sum((0, 2))
-    return dq, dk, dv, of_weights, dq_decode, dk_decode, dlse, dz
+    of_weights = None if log_weights is None else k.new_empty((tiles.blocks, len(k), heads), dtype=torch.float32)
+    of_lse, of_z = lse.new_empty((groups, heads, latents)), z.new_empty((groups, *z.shape[1:]))
+    pivots, totals = (lse.new_empty((num_spans, heads, latents)) for _ in range(2))
+    last, last_totals = (torch.empty_like(of_lse) for _ in range(2))
+    before = z.new_empty((num_spans, heads, tiles.blocks, tiles.numbers))
+    tiles.launch(
+        span_kernel, groups,
+        (q, k, v, log_weights, lse, z, ptr, sequences, spans, pivots, before, totals, last, last_totals),
+        numbers, strides[:7], _SPAN_LAUNCH,
+    )  # fmt: skip
+    far = ptr.new_empty((groups * heads, tiles.blocks), dtype=torch.int32)
+    for again in (False, True):
+        tiles.launch(
+            answer_grad_kernel, groups,
+            (q, k, v, log_weights, q_decode, k_decode, pivots, totals, before, ptr, sequences, spans, far,
+             None if one else y, dy, dq, dk, dv, of_weights, dq_decode, dk_decode, of_lse, of_z),
+            (len(k), *numbers), strides, _ANSWER_GRAD_LAUNCH, (one, again),
+        )  # fmt: skip
+    del before
+    first_dlse, first_dz = torch.empty_like(first_lse), torch.empty_like(first_z)
+    launch(
+        carry_kernel, _programs(z, offsets),
+        (lse, z, last, last_totals, dlse, dz, offsets, of_lse, of_z, first_dlse, first_dz),
+        (latents,), (), _constants(z), num_warps=_SCAN_WARPS,
+    )  # fmt: skip
+    tiles.launch(
+        group_grad_kernel, groups,
+        (q, k, v, log_weights, last, last_totals, ptr, sequences, of_lse, of_z, dq, dk, dv, of_weights),
+        (len(k), *numbers), strides[:7], _GROUP_GRAD_LAUNCH,
+    )  # fmt: skip
+    of_rows = (
+        k.new_empty(0) if each is None else each[0] if one else each.sum(0).to(k.dtype) for each in (dk, dv, dk_decode)
+    )
+    of_queries = (
+        k.new_empty(0) if each is None or x is None else _of_queries(each, x, offsets)
+        for each, x in ((dq, q), (dq_decode, q_decode))
+    )
+    weights = k.new_empty(0) if of_weights is None else of_weights.sum((0, 2))
+    (found_k, found_v, found_kd), (found_q, found_qd) = of_rows, of_queries
+    return found_q, found_k, found_v, weights, found_qd, found_kd, first_dlse, first_dz
 
 
 def _of_queries(parts: Tensor, q: Tensor, offsets: Tensor) -> Tensor:
-    """Parts of spans added up, in their order, for all or for each sequence."""
+    """Parts of groups added up, in their order, for all or for each sequence."""
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     groups, row, block = (1 if q.dim() == 3 else len(q)), parts[0].numel(), 32
     step = (len(offsets) - 1) // groups
@@ -196,20 +277,29 @@ def _fake_grad(lse: Tensor, z: Tensor, ptr: Tensor, lse_states: Tensor, *rest: A
     )  # fmt: skip
 
 
-def _fake_answer(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+def _fake_decode(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
+
+
+def _fake_answer(
+    q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
+    first_lse: Tensor, first_z: Tensor, ptr: Tensor, sequences: Tensor, *rest: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    y = torch.empty_like(v, memory_format=torch.contiguous_format)
+    states = len(sequences) + len(first_lse)
+    return y, *(x.new_empty((states, *x.shape[1:])) for x in (first_lse, first_z))
 
 
 def _fake_answer_grad(
     q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
-    lse: Tensor, z: Tensor, *rest: Any,
+    first_lse: Tensor, first_z: Tensor, *rest: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     of_weights = k.new_empty(0) if log_weights is None else k.new_empty(len(k), dtype=torch.float32)
     dq, dk, dv, dq_decode, dk_decode = (
         k.new_empty(0) if x is None else torch.empty_like(x, memory_format=torch.contiguous_format)
         for x in (q, k, v, q_decode, k_decode)
     )
-    return dq, dk, dv, of_weights, dq_decode, dk_decode, torch.empty_like(lse), torch.empty_like(z)
+    return dq, dk, dv, of_weights, dq_decode, dk_decode, torch.empty_like(first_lse), torch.empty_like(first_z)
 
 
 library = register(
@@ -218,6 +308,6 @@ library = register(
         "latent_scan_grad": (_SCHEMAS["latent_scan_grad"], latent_scan_grad, _fake_grad),
         "causal_answer": (_SCHEMAS["causal_answer"], causal_answer, _fake_answer),
         "causal_answer_grad": (_SCHEMAS["causal_answer_grad"], causal_answer_grad, _fake_answer_grad),
-        "causal_decode": (_SCHEMAS["causal_decode"], causal_decode, _fake_answer),
+        "causal_decode": (_SCHEMAS["causal_decode"], causal_decode, _fake_decode),
     }
 )

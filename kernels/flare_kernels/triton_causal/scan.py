@@ -61,6 +61,42 @@ def scan_grad_kernel(
     store_values(first_dz, at, latents, M, gz, DV, BLOCK_DV)
 
 
+@triton.jit(do_not_specialize=["M"])
+def carry_kernel(
+    lse_states, z_states, last, last_totals, dlse_last, dz_last, ptr, dlse, dz, first_dlse, first_dz,
+    M,
+    H: tl.constexpr, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the states after groups, in place of what each group alone gives to that before it.
+
+    That of the log-sum-exp comes out as `dtotal = dlse − z·dz`: with `exp(lse) z`, and not z, held. `last` and
+    `last_totals` are what `span_kernel` writes.
+    """
+    sequence, head, latents, start, length = scan_program(ptr, M, H, BLOCK_M)
+    at = (sequence * H + head) * M + latents
+    row = ((start + sequence + length) * H + head) * M + latents
+    gl = load_grad(dlse_last, at, latents, M)
+    gz = load_values(dz_last, at, latents, M, DV, BLOCK_DV)
+    after = load_values(z_states, row, latents, M, DV, BLOCK_DV)
+    for i in tl.range(0, length, num_stages=STAGES):
+        t = length - 1 - i
+        part = ((start + t) * H + head) * M + latents
+        row = ((start + sequence + t) * H + head) * M + latents
+        mine, mine_z = load_grad(dlse, part, latents, M), load_values(dz, part, latents, M, DV, BLOCK_DV)
+        before = load_values(z_states, row, latents, M, DV, BLOCK_DV)
+        pivot = load_latents(last, part, latents, M)
+        total = tl.load(last_totals + part, mask=latents < M, other=1.0)
+        old = tl.exp(load_latents(lse_states, row, latents, M) - tl.where(pivot == -float("inf"), 0.0, pivot))
+        old = tl.div_rn(old, tl.where(total == 0.0, 1.0, total))
+        tl.store(dlse + part, gl - tl.sum(gz * after, 1), mask=latents < M)
+        store_values(dz, part, latents, M, gz, DV, BLOCK_DV)
+        gl = old * (gl + tl.sum(gz * (before - after), 1)) + mine
+        gz = old[:, None] * gz + mine_z
+        after = before
+    tl.store(first_dlse + at, gl, mask=latents < M)
+    store_values(first_dz, at, latents, M, gz, DV, BLOCK_DV)
+
+
 @triton.jit
 def scan_program(ptr, M, H: tl.constexpr, BLOCK_M: tl.constexpr):
     """Sequence, head and latents of a program, and where the parts of the sequence start and how many there are."""
