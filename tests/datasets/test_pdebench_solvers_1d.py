@@ -19,6 +19,8 @@ from flare_datasets.pdebench.solvers.diffusion_sorption import (
     Sorption,
     solve_diffusion_sorption,
 )
+from flare_datasets.pdebench.solvers.exact import centres as cells
+from flare_datasets.pdebench.solvers.exact import cole_hopf, logistic, sorption_series
 from flare_datasets.pdebench.solvers.one_d_exponential import phi_functions
 from flare_datasets.pdebench.solvers.one_d_generation import generate
 from flare_datasets.pdebench.solvers.one_d_riemann import solve_riemann, star_state
@@ -29,10 +31,6 @@ from flare_datasets.pdebench.solvers.reaction_diffusion import ReactionDiffusion
 
 TAU = 2 * math.pi
 CPU = torch.device("cpu")
-
-
-def cells(n):
-    return (torch.arange(n, dtype=torch.float64) + 0.5) / n
 
 
 def rates(errors):
@@ -79,11 +77,6 @@ def test_waves_are_what_they_say():
 # Burgers
 
 
-def cole_hopf(x, t, viscosity, a=1.2):
-    decay = math.exp(-viscosity * TAU**2 * t)
-    return 2 * TAU * viscosity * decay * torch.sin(TAU * x) / (a + decay * torch.cos(TAU * x))
-
-
 def test_burgers_against_cole_hopf():
     viscosity, errors = 0.02, []
     for n in (64, 128, 256):
@@ -123,9 +116,7 @@ def test_burgers_without_speed_is_diffusion():
 def test_logistic_growth_of_even_states():
     start = torch.tensor([0.05, 0.5, 1.0], dtype=torch.float64)[:, None].expand(-1, 16)
     times = torch.linspace(0, 1, 5, dtype=torch.float64)
-    growth = torch.exp(5 * times)
-    expected = start[..., None] * growth / (1 - start[..., None] + start[..., None] * growth)
-    errors = []
+    expected, errors = logistic(start, 5.0, times), []
     for max_growth in (1.25 / 16, 1.25 / 32, 1.25 / 64):  # frames of 16, 32, 64 steps
         u = solve_reaction_diffusion(start, 0.5, 5.0, times, max_growth=max_growth)
         errors.append(float((u - expected).abs().max()))
@@ -158,27 +149,11 @@ def test_reaction_diffusion_of_rough_states():
 
 def test_linear_sorption_against_the_series():
     medium = Sorption(diffusivity=0.1, exponent=1.0)
-    retardation = 1 + medium.capacity
-    slope = -1 / (1 + medium.diffusivity)  # of the steady state
-    numbers = [
-        brentq(lambda k: math.sin(k) + 0.1 * k * math.cos(k), (n + 0.5) * math.pi + 1e-9, (n + 1) * math.pi)
-        for n in range(40)
-    ]
-
-    def exact(x, t, start):
-        u = 1 + slope * x
-        for k in numbers:
-            norm = 0.5 - math.sin(2 * k) / (4 * k)
-            # Of start - 1 - slope x against sin(k x).
-            share = (start - 1) * (1 - math.cos(k)) / k - slope * (math.sin(k) - k * math.cos(k)) / k**2
-            u = u + share / norm * torch.sin(k * x) * math.exp(-0.1 / retardation * k**2 * t)
-        return u
-
     errors = []
     for n, steps in ((16, 2), (32, 4), (64, 8)):
         start = torch.full((1, n), 0.1, dtype=torch.float64)
         u = solve_diffusion_sorption(start, medium, [0.0, 2.0, 4.0, 6.0], steps_per_frame=steps).u
-        errors.append(float((u[0, :, -1] - exact(cells(n), 6.0, 0.1)).abs().mean()))
+        errors.append(float((u[0, :, -1] - sorption_series(cells(n), 6.0, 0.1, medium)).abs().mean()))
     assert errors[-1] < 1e-4
     assert all(1.8 < rate < 2.3 for rate in rates(errors)), rates(errors)
 

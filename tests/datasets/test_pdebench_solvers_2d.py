@@ -9,6 +9,14 @@ import torch
 from flare_connect.errors import ConfigError
 from flare_datasets.pdebench.solvers.darcy import DarcyConfig, conductances, draw_coefficient, outflow, solve_darcy
 from flare_datasets.pdebench.solvers.diffusion_reaction import solve_diffusion_reaction
+from flare_datasets.pdebench.solvers.exact import (
+    centres,
+    drifting_vortex,
+    forced_eddy,
+    smooth_darcy,
+    stoker,
+    taylor_green,
+)
 from flare_datasets.pdebench.solvers.incompressible import (
     IncompressibleConfig,
     IncompressibleFlow,
@@ -23,10 +31,6 @@ def rates(errors):
     return [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
 
 
-def centres(n, low=0.0, high=1.0):
-    return low + (high - low) * (torch.arange(n, dtype=torch.float64) + 0.5) / n
-
-
 def still(h):
     return torch.stack([h, torch.zeros_like(h), torch.zeros_like(h)], dim=-1)
 
@@ -38,25 +42,6 @@ def column(n, radius, inner=2.0, outer=1.0):
 
 
 # Shallow water
-
-
-def stoker(x, t, left=2.0, right=1.0, gravity=1.0):
-    """Depth of a dam break at x = 0 over a wet bed: a rarefaction, a level of depth m, a shock."""
-
-    def mismatch(m):
-        behind = 2 * (math.sqrt(gravity * left) - math.sqrt(gravity * m))
-        return behind - (m - right) * math.sqrt(0.5 * gravity * (m + right) / (m * right))
-
-    low, high = right, left
-    for _ in range(200):
-        m = 0.5 * (low + high)
-        low, high = (m, high) if mismatch(m) > 0 else (low, m)
-    speed = 2 * (math.sqrt(gravity * left) - math.sqrt(gravity * m))
-    shock = m * speed / (m - right)
-    fan = (2 * math.sqrt(gravity * left) - x / t) ** 2 / (9 * gravity)
-    h = torch.where(x < -math.sqrt(gravity * left) * t, left, fan)
-    h = torch.where(x > (speed - math.sqrt(gravity * m)) * t, m, h)
-    return torch.where(x > shock * t, right, h)
 
 
 def dam(n, transposed=False):
@@ -87,23 +72,11 @@ def test_shallow_water_is_of_second_order_where_it_is_smooth():
     assert min(rates(errors)) > 1.7, errors
 
 
-def whirl(n, t):
-    """A vortex that turns in balance with its dip and drifts with the water around it: exact at any time."""
-    drift = torch.tensor([0.3, -0.2], dtype=torch.float64)
-    x = centres(n, -2, 2)
-    place = torch.stack(torch.meshgrid(x, x, indexing="ij"), dim=-1) - drift * t
-    square = (place**2).sum(-1)
-    h = 1.0 - 0.25 * torch.exp(-8 * square)  # g h' = v²/r with v = 2 r exp(-4 r²)
-    turn = 2 * torch.exp(-4 * square)
-    velocity = drift + torch.stack([-turn * place[..., 1], turn * place[..., 0]], dim=-1)
-    return torch.cat([h[..., None], h[..., None] * velocity], dim=-1)[None]
-
-
 def test_a_drifting_vortex_is_carried_at_second_order():
     errors = []
     for n in (24, 48, 96):
-        frame = solve_shallow_water(whirl(n, 0.0), [0.0, 0.5], cell_size=4 / n)[..., -1, :]
-        errors.append([float(error) for error in (frame - whirl(n, 0.5)).abs().mean((0, 1, 2))])
+        frame = solve_shallow_water(drifting_vortex(n, 0.0), [0.0, 0.5], cell_size=4 / n)[..., -1, :]
+        errors.append([float(error) for error in (frame - drifting_vortex(n, 0.5)).abs().mean((0, 1, 2))])
     for of_channel in zip(*errors, strict=True):
         assert all(1.6 < rate < 2.5 for rate in rates(of_channel)), of_channel
 
@@ -251,21 +224,10 @@ def test_diffusion_and_reaction_refuses_what_it_cannot_solve():
 # Darcy flow
 
 
-def manufactured(n):
-    """Coefficient, source and solution at the cell centres."""
-    x, y = centres(n)[:, None], centres(n)[None]
-    pi = math.pi
-    a = 1 + 0.5 * torch.sin(2 * pi * x) * torch.cos(pi * y)
-    u = torch.sin(pi * x) * torch.sin(2 * pi * y)
-    slope_x = pi * torch.cos(2 * pi * x) * torch.cos(pi * y) * pi * torch.cos(pi * x) * torch.sin(2 * pi * y)
-    slope_y = -0.5 * pi * torch.sin(2 * pi * x) * torch.sin(pi * y) * 2 * pi * torch.sin(pi * x) * torch.cos(2 * pi * y)
-    return a[None], (5 * pi**2 * a * u - slope_x - slope_y)[None], u[None]
-
-
 def test_darcy_is_of_second_order_for_a_smooth_coefficient():
     errors = []
     for n in (16, 32, 64, 128):
-        a, source, exact = manufactured(n)
+        a, source, exact = smooth_darcy(n)
         errors.append(float((solve_darcy(a, source) - exact).abs().max()))
     assert all(1.9 < rate < 2.1 for rate in rates(errors)), errors
 
@@ -334,17 +296,10 @@ def test_darcy_refuses_what_it_cannot_solve():
 # Incompressible flow
 
 
-def vortex(n):
-    """Taylor and Green's, which slides along the walls of the unit square, and its stream function."""
-    x, y = math.pi * centres(n)[:, None], math.pi * centres(n)[None]
-    velocity = torch.stack([torch.sin(x) * torch.cos(y), -torch.cos(x) * torch.sin(y)], dim=-1)
-    return velocity[None], (torch.sin(x) * torch.sin(y))[None]
-
-
 def test_the_vortex_of_taylor_and_green_decays_at_second_order():
     errors, carried = [], []
     for n in (16, 32, 64):
-        velocity, stream = vortex(n)
+        velocity, stream = taylor_green(n)
         particles = 1 + stream**2  # constant along stream lines: nothing changes
         frame = solve_incompressible(
             velocity, particles, 0 * velocity, [0.0, 0.5], cell_size=1 / n, viscosity=0.05, walls="free-slip"
@@ -356,27 +311,10 @@ def test_the_vortex_of_taylor_and_green_decays_at_second_order():
     assert min(rates(carried)) > 1.7, carried
 
 
-def eddy(n, viscosity):
-    """A steady flow that rests at walls, and the force that keeps it."""
-    x, y, pi = centres(n)[:, None], centres(n)[None], math.pi
-
-    def parts(a, b):  # of sin²(πa) sin(2πb) π: value, slopes along a and b, Laplacian
-        s, c = torch.sin(pi * a) ** 2, torch.cos(2 * pi * a)
-        value = pi * s * torch.sin(2 * pi * b)
-        slope_a = pi**2 * torch.sin(2 * pi * a) * torch.sin(2 * pi * b)
-        slope_b = 2 * pi**2 * s * torch.cos(2 * pi * b)
-        return value, slope_a, slope_b, 2 * pi**3 * (c - 2 * s) * torch.sin(2 * pi * b)
-
-    u, u_x, u_y, u_laplace = parts(x, y)
-    v, v_y, v_x, v_laplace = (-part for part in parts(y, x))
-    force = torch.stack([u * u_x + v * u_y - viscosity * u_laplace, u * v_x + v * v_y - viscosity * v_laplace], dim=-1)
-    return torch.stack([u, v], dim=-1)[None], force[None]
-
-
 def test_a_forced_eddy_within_walls_is_kept_at_second_order():
     errors = []
     for n in (16, 32, 64):
-        velocity, force = eddy(n, 0.1)
+        velocity, force = forced_eddy(n, 0.1)
         arguments = (velocity, torch.ones(1, n, n), force, [0.0, 0.2])
         frame = solve_incompressible(*arguments, cell_size=1 / n, viscosity=0.1, cfl=0.5)[..., -1, :2]
         errors.append(float((frame - velocity).abs().max()))
@@ -384,7 +322,7 @@ def test_a_forced_eddy_within_walls_is_kept_at_second_order():
 
 
 def test_incompressible_flow_is_of_second_order_in_time():
-    velocity, stream = vortex(16)
+    velocity, stream = taylor_green(16)
     velocity = velocity * stream[..., None]  # at rest at walls
     force = 2 * velocity.flip(1)
 
@@ -415,7 +353,7 @@ def test_flow_is_free_of_divergence_and_keeps_its_particles(walls):
 
 
 def test_flow_without_a_force_loses_energy():
-    velocity, _ = eddy(24, 0.0)
+    velocity, _ = forced_eddy(24, 0.0)
     flow = IncompressibleFlow(velocity, torch.ones(1, 24, 24), 0 * velocity, cell_size=1 / 24, viscosity=0.02)
     energy = [float((flow.at_centres()[..., :2] ** 2).sum())]
     for _ in range(4):

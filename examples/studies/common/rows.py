@@ -40,8 +40,7 @@ class Results:
         """Keep rows, on disk too."""
         self.rows += rows
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = ",\n".join(json.dumps(row, sort_keys=True) for row in self.rows)  # a row is a line
-        write_atomically(self.path, f"[\n{lines}\n]\n".encode())
+        write(self.path, self.rows)
 
     def best(self, setting: str, error: str, values: list[Any], **wanted: Any) -> Any:
         """The value of a setting whose error on the validation split was least where it was tried.
@@ -89,6 +88,12 @@ class Results:
 def read(path: Path) -> list[Row]:
     """The rows of a file; none where there is no file."""
     return json.loads(path.read_text()) if path.is_file() else []
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """A file of rows, each a line."""
+    lines = ",\n".join(json.dumps(row, sort_keys=True) for row in rows)
+    write_atomically(path, f"[\n{lines}\n]\n".encode())
 
 
 def first(rows: Iterable[Row], key: str, **wanted: Any) -> Any:
