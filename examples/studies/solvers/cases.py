@@ -1,4 +1,7 @@
-"""What each solver is asked: problems whose answer is known, on ever finer grids, and what it has to keep."""
+"""What each solver is asked: problems whose answer is known, on ever finer grids, and what it has to keep.
+
+Not advection, whose solver moves the initial state: that is the exact solution itself.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flare_datasets.pdebench.solvers.advection import solve_advection
 from flare_datasets.pdebench.solvers.burgers import solve_burgers
 from flare_datasets.pdebench.solvers.compressible_1d import solve_compressible
 from flare_datasets.pdebench.solvers.darcy import DarcyConfig, conductances, draw_coefficient, outflow, solve_darcy
@@ -96,12 +98,6 @@ def drift(totals: Tensor) -> float:
 
 
 # One dimension
-
-
-def _advection(n: int) -> float:
-    waves, x = draw_waves([(0, i) for i in range(8)], CPU), centres(n)
-    u = solve_advection(waves, 1.0, x, torch.tensor([0.0, 10.25]))
-    return largest(u[..., 1] - u[..., 0].roll(n // 4, 1))
 
 
 def _burgers(n: int) -> float:
@@ -275,8 +271,6 @@ def _divergence() -> float:
 
 
 CONVERGENCE = (
-    Convergence(solver="advection", problem="waves, ten times around and a quarter", error="largest", sizes=(64, 1024), of=_advection,
-                factor=16),
     Convergence(solver="burgers", problem="a wave of Cole and Hopf", sizes=(32, 64, 128, 256, 512), of=_burgers),
     Convergence(solver="reaction_diffusion", problem="logistic growth", refined="steps a frame", error="largest",
                 sizes=(8, 16, 32, 64, 128), of=_growth),
