@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from . import reference, sdpa
+from . import reference, sdpa, tiled
 from .choice import choose
+from .merge import merge_partials
 from .rows import is_known_finite, place
 from .segments import JointSegments, Ptr, Segments, packed
 from .validation import check_choice, check_cost, check_latents, check_log_weights, check_points
@@ -95,7 +96,7 @@ def gather(
         tokens: further keys and values to gather from.
         return_lse: also return `lse` [B, H, M], with which `merge_partials` joins partial gathers. SDPA does not
             give it: without Triton this takes the reference path.
-        impl: "auto", "triton", "sdpa" or "reference"; see `flare_kernels.choice`.
+        impl: "auto", "triton", "sdpa", "tiled" or "reference"; see `flare_kernels.choice`.
         precision: of the products of float32 inputs in Triton: "ieee", "tf32x3" (nearly as exact, on tensor cores) or
             "tf32".
 
@@ -110,13 +111,18 @@ def gather(
     check_points(q, k, v, segments)
     check_log_weights(log_weights, k)
     _check_cost(cost, k, q)
-    chosen = choose(impl, k, v.shape[-1], with_lse=return_lse)
+    chosen = choose(impl, k, v.shape[-1], with_lse=return_lse, costs=cost is not None)
     if chosen == "triton":
         from . import fused
 
         more = _token_rows(tokens, q, segments, cost)
         z, lse = fused.gather(q, k, v, segments, scale, cost, log_weights, precision, more)
         z = z.to(v.dtype)
+        return (z, lse) if return_lse else z
+    if chosen == "tiled":
+        z, lse = tiled.gather(q, k, v, segments, scale, cost, log_weights)
+        if tokens is not None:
+            z, lse = _with_tokens(z, lse, q, segments, scale, cost, tokens)
         return (z, lse) if return_lse else z
     bias = None if cost is None else cost.bias()
     if tokens is not None:
@@ -152,7 +158,7 @@ def scatter(
         scale: factor of the scores.
         ptr: offsets of the meshes, as in `gather`.
         cost: anchored scores.
-        impl: "auto", "triton", "sdpa" or "reference"; see `flare_kernels.choice`.
+        impl: "auto", "triton", "sdpa", "tiled" or "reference"; see `flare_kernels.choice`.
         precision: of the products of float32 inputs in Triton: "ieee", "tf32x3" (nearly as exact, on tensor cores) or
             "tf32".
 
@@ -167,11 +173,13 @@ def scatter(
     check_points(q, k, None, segments)
     check_latents(q, z, segments)
     _check_cost(cost, k, q)
-    chosen = choose(impl, k, z.shape[-1])
+    chosen = choose(impl, k, z.shape[-1], costs=cost is not None)
     if chosen == "triton":
         from . import fused
 
         y = fused.scatter(q, k, z, segments, scale, cost, precision).to(z.dtype)
+    elif chosen == "tiled":
+        y = tiled.scatter(q, k, z, segments, scale, cost)
     else:
         plain = reference if chosen == "reference" else sdpa
         y = plain.scatter(q, k, z, segments, scale, None if cost is None else cost.bias())
@@ -208,7 +216,7 @@ def mixer(
         cost: anchored scores of the gather.
         cost_decode: anchored scores of the scatter; give both or neither.
         tokens: further keys and values that latents gather from.
-        impl: "auto", "triton", "sdpa" or "reference"; see `flare_kernels.choice`.
+        impl: "auto", "triton", "sdpa", "tiled" or "reference"; see `flare_kernels.choice`.
         precision: of the products of float32 inputs in Triton: "ieee", "tf32x3" (nearly as exact, on tensor cores) or
             "tf32".
 
@@ -286,6 +294,21 @@ def _token_rows(
         )
     check_points(q, tokens.k, tokens.v, alone)
     return tokens.k, tokens.v, tokens.cost, alone
+
+
+def _with_tokens(
+    z: Tensor, lse: Tensor, q: Tensor, segments: Segments, scale: float, cost: Cost | None, tokens: Tokens
+) -> tuple[Tensor, Tensor]:
+    """What latents have read of the points, joined with what they read of the tokens."""
+    rows = _token_rows(tokens, q, segments, cost)
+    assert rows is not None
+    token_k, token_v, values, alone = rows
+    prices = None
+    if cost is not None and values is not None:
+        prices = Cost(values=values, slope=cost.slope, head_scale=cost.head_scale)
+    more_z, more_lse = tiled.gather(q, token_k, token_v, alone, scale, prices, None)
+    joined, lse = merge_partials((z, more_z), (lse, more_lse))
+    return joined.to(z.dtype), lse
 
 
 def _join(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .validation import check_choice
 
-IMPLEMENTATIONS = ("auto", "triton", "sdpa", "reference")
+IMPLEMENTATIONS = ("auto", "triton", "sdpa", "tiled", "reference")
 VARIABLE = "FLARE_KERNELS_IMPL"
 # In bytes of a row: what a tile of 64 latents in one block leaves room for in shared memory.
 LARGEST_ROW = 512
@@ -24,14 +24,15 @@ _TRITON_IS_THERE = importlib.util.find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def choose(impl: str, k: Tensor, value_dim: int, *, with_lse: bool = False) -> str:
-    """The implementation for these keys: "triton", "sdpa" or "reference".
+def choose(impl: str, k: Tensor, value_dim: int, *, with_lse: bool = False, costs: bool = False) -> str:
+    """The implementation for these keys: "triton", "sdpa", "tiled" or "reference".
 
     Args:
         impl: "auto" or a name; the environment variable `FLARE_KERNELS_IMPL` takes the place of "auto".
         k: keys.
         value_dim: Dv.
         with_lse: whether the log-sum-exp of the gather is wanted, which SDPA does not give.
+        costs: whether there are any, with which "tiled" is the faster on a CPU.
 
     Raises:
         ValueError: if the name is unknown, or Triton cannot run these keys.
@@ -43,11 +44,13 @@ def choose(impl: str, k: Tensor, value_dim: int, *, with_lse: bool = False) -> s
     if impl in ("auto", "triton"):
         obstacle = _obstacle(k, value_dim)
         if obstacle is None:
-            return "triton" if impl == "triton" or k.is_cuda else "sdpa" if not with_lse else "reference"
-        if impl == "triton":
+            if impl == "triton" or k.is_cuda:
+                return "triton"
+        elif impl == "triton":
             raise ValueError(f"impl='triton' {obstacle}; use impl='auto'")
-        impl = "sdpa"
-    return "reference" if with_lse else impl
+        # Traced tile by tile, every size of a mesh would be a graph of its own.
+        impl = "tiled" if costs and k.device.type == "cpu" and not torch.compiler.is_compiling() else "sdpa"
+    return "reference" if with_lse and impl == "sdpa" else impl
 
 
 def choose_for_edges(impl: str, source: Tensor, edge_attr: Tensor) -> str:
@@ -87,7 +90,7 @@ def choose_for_states(impl: str, lse: Tensor) -> str:
     """
     if lse.dtype != torch.float32 or _general_obstacle("lse", lse) is not None:
         return "reference"
-    return _triton_or_reference("reference" if impl == "sdpa" else impl, lse, None)
+    return _triton_or_reference("reference" if impl in ("sdpa", "tiled") else impl, lse, None)
 
 
 def _triton_or_reference(impl: str, x: Tensor, obstacle: str | None) -> str:

@@ -43,7 +43,7 @@ def dense_truth(q, k, v, scale):
     return (torch.softmax(s, dim=1).transpose(1, 2) @ z).transpose(0, 1)
 
 
-@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize("impl", ["sdpa", "tiled", "reference"])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("per_mesh", [False, True])
 def test_packed_equals_mesh_by_mesh(impl, lengths, per_mesh, device):
@@ -68,17 +68,18 @@ def test_error_budget(dtype, std, device):
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
-def test_gradients_of_both_implementations_agree(lengths, device):
+def test_gradients_of_all_implementations_agree(lengths, device):
     grads = []
-    for impl in ("sdpa", "reference"):
+    for impl in ("sdpa", "tiled", "reference"):
         q, k, v, segments = problem(lengths, device=device)
         weights = torch.linspace(-1, 1, k.shape[0], dtype=torch.float64, device=device).requires_grad_()
         inputs = [t.requires_grad_() for t in (q, k, v)] + [weights]
         y = fk.mixer(q, k, v, scale=0.5, ptr=segments, log_weights=weights, impl=impl)
         grads.append(torch.autograd.grad((y * torch.arange(y.numel(), device=device).view_as(y).cos()).sum(), inputs))
-    for ours, theirs in zip(*grads, strict=True):
-        assert torch.isfinite(ours).all()
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+    for *ours, plain in zip(*grads, strict=True):
+        for each in ours:
+            assert torch.isfinite(each).all()
+            torch.testing.assert_close(each, plain, rtol=1e-9, atol=1e-11)
 
 
 def test_reference_gradient_against_finite_differences():
@@ -94,7 +95,7 @@ def test_reference_gradient_against_finite_differences():
     assert torch.autograd.gradcheck(run, [t.requires_grad_() for t in (q, k, v, slope)])
 
 
-@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize("impl", ["sdpa", "tiled", "reference"])
 def test_dense_batch_is_a_packed_batch(impl):
     q, k, v, segments = problem(LENGTHS["uniform"])
     packed = fk.mixer(q, k, v, scale=1.0, ptr=segments, impl=impl)
@@ -102,7 +103,7 @@ def test_dense_batch_is_a_packed_batch(impl):
     assert torch.equal(dense, packed.view(3, 20, 3, 6))
 
 
-@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize("impl", ["sdpa", "tiled", "reference"])
 def test_log_weight_counts_points(impl):
     """A point of weight log 2 is a point that stands there twice; −inf is a point that is not there."""
     q, k, v, _ = problem([12])
@@ -116,7 +117,7 @@ def test_log_weight_counts_points(impl):
     torch.testing.assert_close(masked, fk.gather(q, k[:5], v[:5], scale=1.0, impl=impl))
 
 
-@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize("impl", ["sdpa", "tiled", "reference"])
 @pytest.mark.parametrize("lengths", [[20, 20, 20], [15, 1, 30]])
 def test_tokens_are_gathered_from_and_not_scattered_to(impl, lengths):
     q, k, v, segments = problem(lengths)
@@ -129,7 +130,7 @@ def test_tokens_are_gathered_from_and_not_scattered_to(impl, lengths):
         torch.testing.assert_close(y[points], fk.scatter(q, k[points], z, scale=1.0), msg=f"mesh {mesh}")
 
 
-@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize("impl", ["sdpa", "tiled", "reference"])
 def test_costs_of_tokens_are_those_of_points_that_nothing_is_scattered_to(impl):
     q, k, v, segments = problem([6, 9], heads=4)
     _, token_k, token_v, extra = problem([2, 3], heads=4)
@@ -153,7 +154,7 @@ def segment_rows(lengths):
     return [slice(start, start + length) for start, length in zip(starts, lengths, strict=True)]
 
 
-@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize("impl", ["sdpa", "tiled", "reference"])
 def test_anchored_scores(impl):
     """Two scales, heads alternating, against scores written out; a latent nothing can reach stays zero."""
     q, k, v, _ = problem([25], heads=4)
@@ -185,7 +186,7 @@ def test_zero_slope_is_plain_flare():
     torch.testing.assert_close(anchored, fk.mixer(q, k, v, scale=1.0, ptr=segments))
 
 
-@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize("impl", ["sdpa", "tiled", "reference"])
 def test_points_permute(impl):
     q, k, v, _ = problem([50])
     order = torch.randperm(50)
@@ -246,7 +247,7 @@ def test_compiles_without_graph_breaks():
         ({"v": torch.zeros(9, 2, 4)}, "`v` must be"),
         ({"k": torch.zeros(10, 2, 5)}, "`k` must be"),
         ({"log_weights": torch.zeros(3)}, "`log_weights` must be"),
-        ({"impl": "magic"}, "`impl` must be one of auto, triton, sdpa, reference, got 'magic'"),
+        ({"impl": "magic"}, "`impl` must be one of auto, triton, sdpa, tiled, reference, got 'magic'"),
         ({"q": torch.zeros(2, 0, 4)}, "at least one latent"),
         ({"k": torch.zeros(10, 2, 4, dtype=torch.int64)}, "floating"),
         ({"q": torch.zeros(3, 2, 5, 4)}, "latents for 3 meshes"),
