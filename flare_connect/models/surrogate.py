@@ -73,7 +73,7 @@ class FlareConnect(MeshModel):
         segments = segments_of(graph).with_indices()
         arch = self.config.architecture
         plan = None
-        if arch.message_passing and graph.x.is_cuda:  # fused there; sorting would not pay on a CPU
+        if arch.message_passing:
             plan = EdgePlan.from_edges(graph.edge_index, segments.num_rows)
         boundary = graph.boundary_index if arch.boundary_tokens else None
         joint = segments.interleave(token_segments(graph, segments)) if arch.boundary_tokens else None

@@ -54,11 +54,20 @@ def choose(impl: str, k: Tensor, value_dim: int, *, with_lse: bool = False, cost
 
 
 def choose_for_edges(impl: str, source: Tensor, edge_attr: Tensor) -> str:
-    """The implementation for messages along edges: "triton" or "reference"; arguments and errors as in `choose`.
+    """The implementation for messages along edges: "triton", "tiled" or "reference"; else as `choose`.
 
     There is nothing for SDPA to do: where the environment variable asks for it, plain torch runs.
     """
-    return _triton_or_reference(impl, source, _edge_obstacle(source, edge_attr))
+    check_choice("impl", impl, ("auto", "triton", "tiled", "reference"))
+    wanted = os.environ.get(VARIABLE, "auto") if impl == "auto" else impl
+    if wanted == "tiled":
+        return "tiled"
+    use = _triton_or_reference(impl, source, _edge_obstacle(source, edge_attr))
+    # Features that want a gradient get one on the reference path only; and traced, every tile would be in the graph.
+    wants = edge_attr.requires_grad and torch.is_grad_enabled()
+    if use == "reference" and wanted == "auto" and not (source.is_cuda or wants or torch.compiler.is_compiling()):
+        return "tiled"
+    return use
 
 
 def choose_for_rows(impl: str, x: Tensor) -> str:

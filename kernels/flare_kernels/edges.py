@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from . import reference
+from . import reference, tiled_edges
 from .autocast import as_autocast
 from .choice import choose_for_edges
 from .validation import check_device
@@ -104,8 +104,8 @@ def edge_mean(
             path only, which "auto" takes for features that want one.
         weight: W, from edge features to channels.
         plan: the edges.
-        impl: "auto", "triton" or "reference"; "auto" is Triton on a GPU for up to 1024 channels and 16 edge features in
-            float32, bfloat16 or float16.
+        impl: "auto", "triton", "tiled" or "reference"; "auto" is Triton on a GPU for up to 1024 channels and 16 edge
+            features in float32, bfloat16 or float16, and plain torch tile by tile on a CPU.
 
     Returns:
         Y, in the dtype of `source`; zero at nodes where no edge arrives.
@@ -116,6 +116,8 @@ def edge_mean(
     source, target, use = _ready(source, target, edge_attr, weight, plan, impl)
     if use == "reference":
         return reference.edge_mean(source, target, edge_attr, weight, plan.edge_index)
+    if use == "tiled":
+        return tiled_edges.edge_mean(source, target, edge_attr, weight, plan)
     from .triton_edges import autograd
 
     return autograd.edge_mean(source, target, edge_attr, weight, plan.by_target, plan.by_source)
@@ -163,6 +165,8 @@ def edge_difference(
         use = choose_for_edges(impl, values, edge_attr)  # of another dtype than `source`, perhaps none that it takes
     if use == "reference":
         return reference.edge_difference(values, source, target, edge_attr, weight, plan.edge_index)
+    if use == "tiled":
+        return tiled_edges.edge_difference(values, source, target, edge_attr, weight, plan)
     from .triton_edges import autograd
 
     return autograd.edge_difference(values, source, target, edge_attr, weight, plan.by_target, plan.by_source)

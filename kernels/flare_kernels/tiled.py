@@ -107,7 +107,7 @@ def scatter(q: Tensor, k: Tensor, z: Tensor, segments: Segments, scale: float, c
     return y.to(z.dtype)
 
 
-def _without_autocast(run: Any) -> Any:
+def without_autocast(run: Any) -> Any:
     """The function with products in the dtype of what they are of."""
 
     @functools.wraps(run)
@@ -120,7 +120,7 @@ def _without_autocast(run: Any) -> Any:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    @_without_autocast
+    @without_autocast
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, cost: Tensor | None,
         slope: Tensor | None, head_scale: Tensor | None, segments: Segments, scale: float,
@@ -145,7 +145,7 @@ class _Gather(torch.autograd.Function):
         return z, lse
 
     @staticmethod
-    @_without_autocast
+    @without_autocast
     @once_differentiable
     def backward(ctx: Any, dz: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, log_weights, cost, slope, head_scale, z, lse = ctx.saved_tensors
@@ -167,7 +167,7 @@ class _Gather(torch.autograd.Function):
 
 class _Scatter(torch.autograd.Function):
     @staticmethod
-    @_without_autocast
+    @without_autocast
     def forward(
         ctx: Any, q: Tensor, k: Tensor, z: Tensor, cost: Tensor | None, slope: Tensor | None,
         head_scale: Tensor | None, segments: Segments, scale: float,
@@ -182,7 +182,7 @@ class _Scatter(torch.autograd.Function):
         return y
 
     @staticmethod
-    @_without_autocast
+    @without_autocast
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         q, k, z, cost, slope, head_scale = ctx.saved_tensors
