@@ -98,7 +98,7 @@ class Stepper(Stack):
             edge_index=unrolled.edge_index,
             edge_attr=unrolled.edge_attr,
             plan=unrolled.plan,
-            tokens=None if self.tokens is None or unrolled.tokens is None else self.tokens(x[unrolled.tokens]),
+            tokens=None if self.tokens is None or unrolled.tokens is None else self.tokens(x.index_select(0, unrolled.tokens)),
             token_segments=unrolled.joint,
             anchors=anchors,
             condition=embedded,

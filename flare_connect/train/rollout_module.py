@@ -108,4 +108,4 @@ def window_loss(
     standard, late = model.frame_statistics, slice(depth, None)
     prediction, target = (standard(frames[:, late].float()).flatten(1) for frames in (guess, truth))
     widths = list(model.config.fields.values()) * (given.shape[1] - depth)
-    return relative_l2_loss(prediction, target, segments_of(batch), widths)
+    return relative_l2_loss(prediction, target, unrolled.meshes, widths)

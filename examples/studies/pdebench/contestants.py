@@ -76,6 +76,11 @@ class OnMesh(nn.Module):
         centres = low + (high - low) * (np.arange(study.size) + 0.5) / study.size
         period = [high - low] * study.dim if study.periodic else None
         self.grid = mesh_of_axes([centres] * study.dim, period=period)
+        # Where the weights are: a step that a CUDA graph holds can fetch nothing from the host.
+        self.point_of_node: Tensor
+        self.node_of_point: Tensor
+        for index in ("point_of_node", "node_of_point"):
+            self.register_buffer(index, getattr(self.grid, index).clone(), persistent=False)
         arch = replace(TINY if study.tiny else OURS, **setting.architecture)
         if not len(self.grid.mesh.boundary_nodes):
             arch = replace(arch, boundary_tokens=False)  # there is none
@@ -92,7 +97,7 @@ class OnMesh(nn.Module):
         graph = self._own_graph()
         graphs = [
             Data(x=graph.x, condition=graph.condition, cost=graph.get("cost"), frames=frames)
-            for frames in self._to_nodes(_some(series)).unflatten(0, (-1, self.grid.mesh.num_nodes))
+            for frames in self._to_nodes(_some(series, self.model.device)).unflatten(0, (-1, self.grid.mesh.num_nodes))
         ]
         self.model.fit_statistics(graphs)
 
@@ -134,12 +139,12 @@ class OnMesh(nn.Module):
 
     def _to_nodes(self, series: Tensor) -> Tensor:
         """`[B, T, *X, V]` as `[B·N, T, V]`."""
-        flat = series.flatten(2, -2)[:, :, self.grid.point_of_node.to(series.device)]
+        flat = series.flatten(2, -2).index_select(2, self.point_of_node)
         return flat.transpose(1, 2).flatten(0, 1)
 
     def _to_grid(self, frame: Tensor, count: int) -> Tensor:
         """`[B·N, V]` as `[B, *X, V]`."""
-        nodes = frame.unflatten(0, (count, -1))[:, self.grid.node_of_point.to(frame.device)]
+        nodes = frame.unflatten(0, (count, -1)).index_select(1, self.node_of_point)
         return nodes.unflatten(1, self.grid.shape)
 
 
@@ -220,5 +225,5 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _some(series: Tensor) -> Tensor:
-    return series[:: max(1, len(series) // TYPICAL)].float().cpu()
+def _some(series: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    return series[:: max(1, len(series) // TYPICAL)].float().to(device)
