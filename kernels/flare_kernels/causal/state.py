@@ -109,7 +109,7 @@ def _one_by_one(parts: LatentState, initial: LatentState, order: Segments) -> tu
 
 
 def _side_by_side(parts: LatentState, initial: LatentState, order: Segments) -> tuple[Tensor, Tensor]:
-    """Of sequences that are equally long: a part of each at once, since on a GPU the number of kernels is what counts."""
+    """Of sequences equally long: a part of each at once, since on a GPU the number of kernels is what counts."""
     lse, z = (each.unflatten(0, (order.num_segments, order.width)).unbind(1) for each in parts)
     states = [initial]
     for part in map(LatentState, lse, z):
