@@ -72,7 +72,9 @@ def test_ours_on_a_grid_is_ours_on_its_mesh(study, of, name):
     window = series(grid_set)[:, :5]
     for depth in (0, 2):
         unroll = UnrollConfig(own_steps=2)
-        alone = [window_loss(model.model, graph, model._to_nodes(each[None]), unroll, depth) for each in window]
+        alone = [
+            window_loss(model.model, graph, model._to_nodes(each[None]), unroll, depth, known=1) for each in window
+        ]
         torch.testing.assert_close(model.loss(window, unroll, depth), torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
 
 
@@ -127,8 +129,22 @@ def test_samples_are_frames_in_a_row_of_one_series(study):
         assert (batch[:, 0] // 9 == batch[:, -1] // 9).all()
         seen |= set(batch[:, 0].int().tolist())
     assert seen == {9 * i + first for i in range(7) for first in range(9 - 5 + 1)}
+    assert model.earliest == grid_set.initial - 1  # its first prediction is the first that it is judged by
     with pytest.raises(ValueError, match="needs 5 frames, the series have 4"):
         study("training").Feed(model, numbered[:, :4], UnrollConfig(own_steps=3), seed=0)
+
+
+@pytest.mark.parametrize("of", ["advection", "shallow_water", "burgers_published"])
+@pytest.mark.parametrize("name", ["ours", "ours, 1 frame", "ours, memory", "FNO", "FNO, 1 frame"])
+def test_what_is_learned_is_what_comes_after_the_given_frames(study, of, name):
+    """The first target of a sample is a frame after those, and the last sample ends where what is learned from ends."""
+    for grid_set in (study("sets").SETS[of], tiny(study, of)):
+        with torch.device("meta"):
+            model = study("contestants").make(name, grid_set, 1)
+        read = model.known + 1 if name.startswith("ours") else model.model.history
+        assert model.earliest + read == max(grid_set.initial, read)
+        assert read + 1 <= model.window
+        assert model.earliest + model.window + study("contestants").OWN_STEPS <= grid_set.horizon
 
 
 @pytest.mark.parametrize("name", ["ours", "FNO"])

@@ -87,7 +87,9 @@ def test_nothing_looks_ahead(variant):
     other[:, 3:] += 1.0
     with torch.no_grad():
         one, two = made(graph, series)[0], made(graph, other)[0]
-    assert torch.equal(one[:, :3], two[:, :3])
+    # Every bit on a CPU; a GPU adds up in another order each time.
+    allowed = 0.0 if one.device.type == "cpu" else 1e-10 * float(one.abs().max())
+    assert (one[:, :3] - two[:, :3]).abs().max() <= allowed
     assert not torch.allclose(one[:, 3:] - series[:, 3:], two[:, 3:] - other[:, 3:])
 
 

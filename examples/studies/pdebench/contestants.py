@@ -64,6 +64,12 @@ MAIN = ("ours", "FNO", "U-Net", "persistence")
 class OnMesh(nn.Module):
     """Ours, called with series on the grid.
 
+    Attributes:
+        earliest: the first frame that is learned from. Those before only come before what is to be predicted, and are
+            not like it: where noise dies out they change a hundred times as much.
+        window: frames of a sample.
+        batch: samples of a step.
+
     Args:
         study: whose grid it is.
         width: V, columns of a frame.
@@ -86,8 +92,11 @@ class OnMesh(nn.Module):
             arch = replace(arch, boundary_tokens=False)  # there is none
         options: dict[str, Any] = {"dim": max(2, study.dim), "fields": {"u": width}, "architecture": arch}
         self.model = FlareRollout(RolloutConfig(**options | STEPS | setting.rollout))
+        self.known = self.model.config.history - 1
+        self.earliest = max(0, study.initial - self.model.config.history)
         # With own predictions in a row before it a sample is longer, and must fit into what is learned from.
-        self.window = min(9 if study.dim == 1 else 5, study.horizon - OWN_STEPS)
+        longest = study.horizon - self.earliest - self.known - OWN_STEPS
+        self.window = self.known + min(9 if study.dim == 1 else 5, longest)
         self.batch = 2 if study.dim > 1 or study.tiny else 8
         self._graph: Data | None = None
         self._batches: dict[int, tuple[Any, dict[int, Unrolled]]] = {}
@@ -106,8 +115,9 @@ class OnMesh(nn.Module):
         # Loads Lightning, for which those who only measure need not wait.
         from flare_connect.train.rollout_module import window_loss
 
-        batch, unrolled = self._laid_out(len(series), series.shape[1] - 1)
-        return window_loss(self.model, batch, self._to_nodes(series), unroll, depth, unrolled=unrolled)
+        batch, unrolled = self._laid_out(len(series), series.shape[1] - 1 - self.known)
+        window = self._to_nodes(series)
+        return window_loss(self.model, batch, window, unroll, depth, unrolled=unrolled, known=self.known)
 
     def frames_after(self, given: Tensor) -> Iterator[Tensor]:
         """The next frames `[B, *X, V]` one by one."""
@@ -149,7 +159,7 @@ class OnMesh(nn.Module):
 
 
 class OnGrid(nn.Module):
-    """A peer.
+    """A peer; attributes as of `OnMesh`.
 
     Args:
         study: whose grid it is.
@@ -161,6 +171,7 @@ class OnGrid(nn.Module):
         super().__init__()
         self.model = GridRollout(dim=study.dim, width=width, **options)
         self.batch = 64 if study.dim == 1 else 16
+        self.earliest = max(0, study.initial - self.model.history)
         self.window = self.model.history + 1
 
     def fit_statistics(self, series: Tensor) -> None:
