@@ -107,7 +107,7 @@ class FlareRollout(MeshModel):
         x = torch.cat([self._standardised_inputs(graph.x)[unrolled.nodes], unrolled.points(torch.cat(seen, 2))], 1)
         anchors = None if unrolled.cost is None else self._anchors(unrolled.cost, unrolled.tokens)
         condition = self.condition_statistics(graph.condition)
-        memories = state.memories or None if state is not None else None
+        memories = None if state is None else state.memories or None
         found, memories = self.trunk(x, condition, unrolled, anchors=anchors, state=memories, rank=rank)
         change = self.change_scale * unrolled.frames(found.to(frames.dtype))
         if "twin_index" in graph:
