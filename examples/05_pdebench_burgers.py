@@ -42,8 +42,6 @@ def main(out: Path, num_samples: int, epochs: int) -> None:
     # --8<-- [start:train]
     config = fc.RolloutTrainConfig(
         data=fc.SeriesConfig(path=str(out / "series.h5"), fields=("u",), batch_size=2, window=12, initial=GIVEN),
-        # The last frame and the change before it: what changed is the best guess of what will.
-        history=2,
         unroll=fc.UnrollConfig(own_steps=1),
         # Small, so that a CPU trains it in a minute; examples/recipes/pdebench has larger ones.
         model=fc.Architecture(channels=32, num_blocks=2, num_heads=4, num_latents=16, num_kv_layers=-1),

@@ -28,7 +28,7 @@ class RolloutState(NamedTuple):
 
     Attributes:
         recent: the last k − 1 frames before the next to be given, in physical units.
-        memories: what the latents of each block have read.
+        memories: what the latents of each block have read; empty where they have read nothing.
     """
 
     recent: Float[Tensor, "N K1 V"]
@@ -107,7 +107,7 @@ class FlareRollout(MeshModel):
         x = torch.cat([self._standardised_inputs(graph.x)[unrolled.nodes], unrolled.points(torch.cat(seen, 2))], 1)
         anchors = None if unrolled.cost is None else self._anchors(unrolled.cost, unrolled.tokens)
         condition = self.condition_statistics(graph.condition)
-        memories = None if state is None else state.memories
+        memories = None if state is None else state.memories or None
         found, memories = self.trunk(x, condition, unrolled, anchors=anchors, state=memories, rank=rank)
         change = self.change_scale * unrolled.frames(found.to(frames.dtype))
         if "twin_index" in graph:

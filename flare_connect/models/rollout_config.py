@@ -37,7 +37,8 @@ class RolloutConfig:
     Raises:
         ConfigError: if a number is out of range, nothing is stepped, or a setting would do nothing.
 
-    Good values: `history` 1 with memory, 2 where a field has a velocity of its own (waves). `differences` such that all
+    Good values: `history` 2 where a field has a velocity of its own that is not among the fields (waves), else 1: an
+    error in a change that is read goes on as a change, and rollouts drift sooner. `differences` such that all
     blocks together reach as far as anything moves from frame to frame: 3 where that is ten edges.
     """
 

@@ -92,13 +92,14 @@ class Stepper(Stack):
         """
         steps, sequences = unrolled.steps, unrolled.sequences
         embedded = self.condition(condition).index_select(0, sequences.batch)
+        at = unrolled.tokens
         inputs = BlockInputs(
             segments=steps,
             log_weights=unrolled.log_weights,
             edge_index=unrolled.edge_index,
             edge_attr=unrolled.edge_attr,
             plan=unrolled.plan,
-            tokens=None if self.tokens is None or unrolled.tokens is None else self.tokens(x[unrolled.tokens]),
+            tokens=None if self.tokens is None or at is None else self.tokens(x.index_select(0, at)),
             token_segments=unrolled.joint,
             anchors=anchors,
             condition=embedded,

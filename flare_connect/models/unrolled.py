@@ -20,7 +20,9 @@ class Unrolled:
 
     Attributes:
         num_steps: T.
+        meshes: where each mesh starts in the nodes.
         nodes: the node that each point is.
+        rows: the row of each point among the nodes at their steps, flattened.
         places: the point of each node at each step.
         steps: where each step of each mesh starts in the points.
         sequences: where each mesh starts in the steps.
@@ -34,7 +36,9 @@ class Unrolled:
     """
 
     num_steps: int
+    meshes: Segments
     nodes: Int[Tensor, " TN"]
+    rows: Int[Tensor, " TN"]
     places: Int[Tensor, "N T"]
     steps: Segments
     sequences: Segments
@@ -50,17 +54,21 @@ class Unrolled:
     def of(cls, graph: Data, num_steps: int, arch: Architecture) -> "Unrolled":
         """Lay a graph or a batch of graphs out; with one step nothing is copied.
 
+        Every index is made here: a CUDA graph of a step that made one would leave it empty until its first replay.
+
         Args:
             graph: what `build_graph` makes, or a batch of it.
             num_steps: T.
             arch: of the model.
         """
-        meshes = segments_of(graph)
+        meshes = segments_of(graph).with_indices()
         steps, nodes = repeated(meshes, num_steps)
         steps = steps.with_indices()
         device = nodes.device
-        places = nodes.new_empty(meshes.num_rows, num_steps)
-        places[nodes, steps.batch % num_steps] = torch.arange(len(nodes), device=device)
+        rows = nodes * num_steps + steps.batch % num_steps
+        places = rows.new_empty(len(rows)).index_copy(0, rows, torch.arange(len(rows), device=device))
+        sequences = Segments.uniform(meshes.num_segments, num_steps, device)
+        _ = sequences.batch
         tokens = joint = None
         if arch.boundary_tokens:
             each, index = repeated(token_segments(graph, meshes), num_steps)
@@ -68,6 +76,7 @@ class Unrolled:
             tokens = of_mesh - meshes.ptr[meshes.batch[of_mesh]] + steps.ptr[:-1][each.batch]
             joint = steps.interleave(each)
             joint.segments.with_indices()
+            joint.token_segments.with_indices()
         edges = attr = plan = None
         if arch.message_passing:
             edges, attr = graph.edge_index, graph.edge_attr
@@ -83,8 +92,8 @@ class Unrolled:
         weights = graph.log_weight if arch.quadrature else None
         cost = graph.cost if arch.num_scales else None
         return cls(
-            num_steps=num_steps, nodes=nodes, places=places, steps=steps, tokens=tokens, joint=joint,
-            sequences=Segments.uniform(meshes.num_segments, num_steps, device),
+            num_steps=num_steps, meshes=meshes, nodes=nodes, rows=rows, places=places.view(-1, num_steps),
+            steps=steps, sequences=sequences, tokens=tokens, joint=joint,
             log_weights=weights[nodes] if own and weights is not None else weights,
             edge_index=edges, edge_attr=attr, plan=plan,
             cost=cost[nodes] if own and cost is not None else cost,
@@ -92,8 +101,7 @@ class Unrolled:
 
     def points(self, values: Float[Tensor, "N T W"]) -> Float[Tensor, "TN W"]:
         """Values of nodes at steps as those of points."""
-        at = self.nodes * self.num_steps + self.steps.batch % self.num_steps
-        return values.flatten(0, 1).index_select(0, at)
+        return values.flatten(0, 1).index_select(0, self.rows)
 
     def frames(self, values: Float[Tensor, "TN W"]) -> Float[Tensor, "N T W"]:
         """Values of points as those of nodes at steps."""

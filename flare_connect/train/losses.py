@@ -36,6 +36,12 @@ def relative_l2_loss(
 
 
 def _mesh_sums(values: Tensor, segments: Segments, widths: Sequence[int]) -> Float[Tensor, "B F"]:
-    per_field = torch.stack([part.sum(1) for part in values.split(list(widths), dim=1)], dim=1)
+    if len(set(widths)) == 1:
+        per_field = values.unflatten(1, (len(widths), widths[0])).sum(2)
+    else:
+        per_field = torch.stack([part.sum(1) for part in values.split(list(widths), dim=1)], dim=1)
+    if segments.is_uniform and segments.num_segments:
+        # On a GPU thousands of nodes would wait for one another to add to a few numbers.
+        return per_field.unflatten(0, (segments.num_segments, segments.width)).sum(1)
     sums = per_field.new_zeros(segments.num_segments, len(widths))
     return sums.index_add(0, segments.batch, per_field)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from flare_connect.models import FlareRollout
+from flare_connect.models import FlareRollout, RolloutState
 from flare_connect.models.features import segments_of
 from flare_connect.models.unrolled import Unrolled
 
@@ -38,8 +38,9 @@ class RolloutModule(MeshModule):
         """Loss of one window of a batch of series."""
         first = int(torch.randint(batch.frames.shape[1] - self.window + 1, ()))
         depth = int(torch.randint(self.unroll.own_steps + 1, ()))
-        window = batch.frames[:, first : first + self.window]
-        loss = window_loss(self.model, batch, window, self.unroll, depth, self._drawn_rank())
+        known = min(first, self.model.config.history - 1)
+        window = batch.frames[:, first - known : first + self.window]
+        loss = window_loss(self.model, batch, window, self.unroll, depth, self._drawn_rank(), known=known)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=batch.num_graphs, prog_bar=True)
         return loss
 
@@ -77,8 +78,12 @@ def window_loss(
     depth: int,
     rank: int | None = None,
     unrolled: Unrolled | None = None,
+    known: int = 0,
 ) -> Float[Tensor, ""]:
     """Mean relative error of standardised frames, each after so many of the model's own.
+
+    With a `history` the model reads changes, and before the first frame of a rollout there is none: it reads zero. If
+    every window began so, most of what it learned would be to do without, and its rollouts know better.
 
     Args:
         model: in training.
@@ -87,25 +92,36 @@ def window_loss(
         unroll: noise, and whether gradients flow through all predictions.
         depth: predictions in a row that a frame follows on.
         rank: latents to use; None for all.
-        unrolled: `Unrolled.of(batch, W − 1, …)` where the same graphs come again.
+        unrolled: `Unrolled.of(batch, W − 1 − known, …)` where the same graphs come again.
+        known: frames of the window that were before it: changes are taken from them, and nothing else.
     """
-    given, truth = window[:, :-1], window[:, 1:]
+    given, truth = window[:, :-1], window[:, 1 + known :]
     if unroll.noise:
         noise = unroll.noise * model.change_scale * torch.randn_like(given)
         if "twin_index" in batch:  # one material point
             noise = noise.index_select(0, batch.twin_index)
         # What is held is never wrong, and would stay wrong.
         given = given + (noise.masked_fill(batch.held[:, None], 0.0) if model.config.held else noise)
+    state = _state_after(model, given[:, :known])
+    given = given[:, known:]
     if unrolled is None:
         unrolled = Unrolled.of(batch, given.shape[1], model.reads.architecture)
     read = given
     for _ in range(depth):
         with torch.set_grad_enabled(unroll.through and torch.is_grad_enabled()):
-            guess, _ = model(batch, read, rank=rank, unrolled=unrolled)
+            guess, _ = model(batch, read, state=state, rank=rank, unrolled=unrolled)
         read = torch.cat([given[:, :1], guess[:, :-1]], dim=1)
-    guess, _ = model(batch, read, rank=rank, unrolled=unrolled)
+    guess, _ = model(batch, read, state=state, rank=rank, unrolled=unrolled)
     # The first frames follow on fewer predictions than the rest.
     standard, late = model.frame_statistics, slice(depth, None)
     prediction, target = (standard(frames[:, late].float()).flatten(1) for frames in (guess, truth))
     widths = list(model.config.fields.values()) * (given.shape[1] - depth)
-    return relative_l2_loss(prediction, target, segments_of(batch), widths)
+    return relative_l2_loss(prediction, target, unrolled.meshes, widths)
+
+
+def _state_after(model: FlareRollout, frames: Float[Tensor, "N K V"]) -> RolloutState | None:
+    """What a rollout that began with these frames knows after them, but for what latents remember; None without any."""
+    back = model.config.history - 1
+    if not back or not frames.shape[1]:
+        return None
+    return RolloutState(torch.cat([frames[:, :1].expand(-1, back, -1), frames], dim=1)[:, -back:], ())

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from fixtures_devices import AloneOnTheDevice, meta  # noqa: F401 (a fixture)
 from fixtures_meshes import square
 from fixtures_studies import Inline
 
@@ -194,6 +195,42 @@ def test_steps_see_windows_of_their_batch_after_so_many_own_predictions(study, d
     torch.testing.assert_close(feed.loss(place, depth), expected)
     with pytest.raises(InputError, match="a window has 9 frames, the series have 8"):
         training.Feed(model, graphs.splits["train"], unroll, 0, window=9)
+
+
+@pytest.mark.parametrize("name", ["ours", "no attention, no memory", "MeshGraphNet"])
+def test_a_step_asks_nothing_of_the_host(study, data, name, meta):  # noqa: F811
+    """Or no CUDA graph could hold it; not even of a batch that was never seen before, if one like it was."""
+    graphs = study["preparing"].Graphs.of(data, "quick")
+    model = study["contestants"].make(name, graphs.around, "quick")
+    model.fit_statistics(graphs.splits["train"])
+    model.to(meta)
+    for unroll in (study["contestants"].CONTESTANTS[name].unroll, UnrollConfig(own_steps=1, through=True)):
+        feed = study["training"].Feed(model, graphs.splits["train"], unroll, 0, batch=2, window=5)
+        feed.loss(0, 0)
+        with AloneOnTheDevice():
+            feed.loss(1, unroll.own_steps).backward()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["ours", "MeshGraphNet"])
+def test_captured_steps_are_steps(study, data, name):
+    """As graphs they end at the loss of the same steps without them, in half precision."""
+    graphs, found = study["preparing"].Graphs.of(data, "quick"), []
+    for captured in (True, False):
+        torch.manual_seed(0)
+        model = study["contestants"].make(name, graphs.around, "quick")
+        model.fit_statistics(graphs.splits["train"])
+        model.to("cuda")
+        feed = study["training"].Feed(model, graphs.splits["train"], UnrollConfig(own_steps=1), 0, batch=3)
+        start = float(feed.loss(0, 0))
+        _, calls = feed.steps(5e-3, captured=captured)
+        for call in 5 * calls:
+            feed.draw()
+            call()
+        feed.first.zero_()
+        found.append(float(feed.loss(0, 0)))
+    assert found[0] == pytest.approx(found[1], rel=0.05)
+    assert found[0] < 0.95 * start
 
 
 def test_training_follows_from_its_seed_and_learns(study, data):

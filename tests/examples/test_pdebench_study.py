@@ -15,6 +15,7 @@ from functools import partial
 
 import pytest
 import torch
+from fixtures_devices import AloneOnTheDevice, meta  # noqa: F401 (a fixture)
 from fixtures_studies import Inline
 
 from flare_connect.errors import InputError
@@ -71,7 +72,10 @@ def test_ours_on_a_grid_is_ours_on_its_mesh(study, of, name):
     window = series(grid_set)[:, :5]
     for depth in (0, 2):
         unroll = UnrollConfig(own_steps=2)
-        alone = [window_loss(model.model, graph, model._to_nodes(each[None]), unroll, depth) for each in window]
+        alone = [
+            window_loss(model.model, graph, model._to_nodes(each[None]), unroll, depth, known=model.known)
+            for each in window
+        ]
         torch.testing.assert_close(model.loss(window, unroll, depth), torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
 
 
@@ -126,8 +130,22 @@ def test_samples_are_frames_in_a_row_of_one_series(study):
         assert (batch[:, 0] // 9 == batch[:, -1] // 9).all()
         seen |= set(batch[:, 0].int().tolist())
     assert seen == {9 * i + first for i in range(7) for first in range(9 - 5 + 1)}
+    assert model.earliest == grid_set.initial - 1  # its first prediction is the first that it is judged by
     with pytest.raises(ValueError, match="needs 5 frames, the series have 4"):
         study("training").Feed(model, numbered[:, :4], UnrollConfig(own_steps=3), seed=0)
+
+
+@pytest.mark.parametrize("of", ["advection", "shallow_water", "burgers_published"])
+@pytest.mark.parametrize("name", ["ours", "ours, 2 frames", "ours, memory", "FNO", "FNO, 1 frame"])
+def test_what_is_learned_is_what_comes_after_the_given_frames(study, of, name):
+    """The first target of a sample is a frame after those, and the last sample ends where what is learned from ends."""
+    for grid_set in (study("sets").SETS[of], tiny(study, of)):
+        with torch.device("meta"):
+            model = study("contestants").make(name, grid_set, 1)
+        read = model.known + 1 if name.startswith("ours") else model.model.history
+        assert model.earliest + read == max(grid_set.initial, read)
+        assert read + 1 <= model.window
+        assert model.earliest + model.window + study("contestants").OWN_STEPS <= grid_set.horizon
 
 
 @pytest.mark.parametrize("name", ["ours", "FNO"])
@@ -150,6 +168,48 @@ def test_training_learns_and_leaves_the_statistics(study, name):
     errors = [training.errors(each, moving, 3, 8, chunk=3).scalars()["nrmse"] for each in (model, persistence)]
     assert errors[0] < 0.5 * errors[1]
     assert torch.equal(model.model.change_scale, known)
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [("ours", "shallow_water"), ("ours, memory", "advection"), ("FNO", "shallow_water"), ("U-Net", "advection")],
+)
+def test_a_step_asks_nothing_of_the_host(study, name, of, meta):  # noqa: F811
+    """Or no CUDA graph could hold it; and a rollout goes on without the host too."""
+    model, grid_set = made(study, name, of)
+    known = series(grid_set, 6).to(meta)
+    model.to(meta)
+    for unroll in (UnrollConfig(own_steps=2, noise=0.1), UnrollConfig(own_steps=2, through=True)):
+        feed = study("training").Feed(model, known, unroll, seed=0)
+        model.loss(feed.batch(), unroll, 0)  # what is kept between steps is made in the first
+        with AloneOnTheDevice():
+            model.loss(feed.batch(), unroll, 2).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    coming = model.frames_after(known[:, :3])
+    next(coming)
+    with AloneOnTheDevice():
+        next(coming)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["ours", "ours, memory", "FNO", "U-Net"])
+def test_captured_steps_are_steps(study, name):
+    """As graphs they end at the loss of the same steps without them."""
+    found = []
+    for captured in (True, False):
+        model, grid_set = made(study, name, "shallow_water")
+        model.to("cuda")
+        unroll = UnrollConfig(own_steps=1)
+        feed = study("training").Feed(model, series(grid_set, 6).cuda(), unroll, seed=0)
+        start = float(model.loss(feed.batch(), unroll, 0))
+        _, calls = study("training")._steps(model, feed, 5e-3, captured)
+        for call in 10 * calls:
+            feed.draw()
+            call()
+        feed.drawn.zero_()
+        found.append(float(model.loss(feed.batch(), unroll, 0)))
+    assert found[0] == pytest.approx(found[1], rel=0.05)
+    assert found[0] < 0.95 * start
 
 
 def test_errors_are_those_of_the_rollouts_whatever_the_chunk(study):

@@ -14,11 +14,12 @@ from flare_connect.errors import ConfigError, InputError
 from flare_connect.mesh import MeshStore
 from flare_connect.models import Architecture, FlareRollout, RolloutConfig
 from flare_connect.models.features import collate
-from flare_connect.train import UnrollConfig, fit
+from flare_connect.train import OptimiserConfig, SeriesConfig, UnrollConfig, fit, rollout_module
 from flare_connect.train.rollout_module import RolloutModule, window_loss
 from flare_datasets.pdebench.graphs import mesh_of_axes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+SMALL = Architecture(channels=16, num_blocks=2, num_heads=4, num_latents=4)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(data, tmp_path, monkeypatch)
 def window():
     """A model whose past counts, a batch of two meshes and their frames."""
     torch.manual_seed(0)
-    small = Architecture(channels=16, num_blocks=2, num_heads=4, num_latents=4)
-    model = FlareRollout(RolloutConfig(dim=2, fields={"temperature": 1}, architecture=small))
+    model = FlareRollout(RolloutConfig(dim=2, fields={"temperature": 1}, architecture=SMALL))
     for name, p in model.named_parameters():
         if "gate" in name:
             torch.nn.init.normal_(p)
@@ -109,6 +109,43 @@ def test_frames_follow_on_so_many_predictions(window, depth):
     parts = [errors_of(g[..., 0], t[..., 0]).mean() for g, t in zip(guess.split((36, 49)), truth.split((36, 49)),
                                                                    strict=True)]  # fmt: skip
     torch.testing.assert_close(found, torch.stack(parts).mean(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("history", "known"), [(1, 0), (3, 2), (3, 1), (3, 0)])
+def test_changes_before_a_window_are_those_of_the_frames_before_it(window, history, known):
+    """Of a model without a memory the frames of a whole series tell the same, but that the first of them is earlier."""
+    _, batch, frames = window
+    config = RolloutConfig(dim=2, fields={"temperature": 1}, history=history, memory=False, architecture=SMALL)
+    torch.manual_seed(0)
+    model = FlareRollout(config)
+    cut = 2 - known
+    found = window_loss(model, batch, frames[:, cut:], UnrollConfig(), 0, known=known)
+    started = torch.cat([frames[:, cut : cut + 1].expand(-1, cut, -1), frames[:, cut:]], 1)
+    guess, truth = model(batch, started)[0][:, 2:-1], frames[:, 3:]
+    parts = [errors_of(g[..., 0], t[..., 0]).mean() for g, t in zip(guess.split((36, 49)), truth.split((36, 49)),
+                                                                   strict=True)]  # fmt: skip
+    torch.testing.assert_close(found, torch.stack(parts).mean(), rtol=1e-4, atol=1e-6)
+    if known:
+        assert not torch.isclose(found, window_loss(model, batch, frames[:, 2:], UnrollConfig(), 0), rtol=1e-3)
+
+
+def test_training_knows_the_frames_before_a_window(window, monkeypatch):
+    """As many as changes are read of, and at the beginning of a series those that there are."""
+    model, batch, frames = window
+    model.config = replace(model.config, history=3)
+    batch.frames = torch.arange(6.0).expand(len(frames), 6)[..., None]
+    data = SeriesConfig(path="none", fields=("temperature",), window=3)
+    module, seen = RolloutModule(model, OptimiserConfig(), 0, data, UnrollConfig(own_steps=0)), set()
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+
+    def told(model, batch, window, unroll, depth, rank, *, known):
+        seen.add((known, *window[0, :, 0].int().tolist()))
+        return window.sum()
+
+    monkeypatch.setattr(rollout_module, "window_loss", told)
+    for _ in range(60):
+        module.training_step(batch, 0)
+    assert seen == {(0, 0, 1, 2), (1, 0, 1, 2, 3), (2, 0, 1, 2, 3, 4), (2, 1, 2, 3, 4, 5)}
 
 
 @pytest.mark.parametrize("through", [True, False])

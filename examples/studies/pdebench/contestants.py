@@ -20,16 +20,17 @@ from flare_datasets.pdebench.graphs import mesh_of_axes
 TOLERANCE = 0.1
 OWN_STEPS = 3  # predictions in a row that training may begin with
 TYPICAL = 128  # series that statistics are of
-# No holes here that anchors would know of; the state of all sets but one is in the last frame, that one's in two.
+# No holes here that anchors would know of.
 OURS = Architecture(channels=64, num_blocks=4, num_heads=8, num_latents=32, anchors="none")
 TINY = Architecture(channels=32, num_blocks=2, num_heads=4, num_latents=8, anchors="none")
-# What moves crosses several cells from frame to frame: rounds of differences must reach as far.
-STEPS: dict[str, Any] = {"history": 2, "memory": False, "differences": 3}
+# What moves crosses several cells from frame to frame: rounds of differences must reach as far. Of the past ours reads
+# what the state of a set is in and no more: an error in a change that is read goes on as a change, from step to step.
+STEPS: dict[str, Any] = {"memory": False, "differences": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mine:
-    """A setting of ours: what differs from `STEPS`, and from the architecture."""
+    """A setting of ours: what differs from `STEPS` and the set's `state`, and from the architecture."""
 
     rollout: dict[str, Any] = field(default_factory=dict)
     architecture: dict[str, Any] = field(default_factory=dict)
@@ -41,6 +42,7 @@ SETTINGS: dict[str, Mine] = {
     "ours, memory": Mine(rollout={"memory": True}),
     "ours, memory and 1 frame": Mine(rollout={"memory": True, "history": 1}),
     "ours, 1 frame": Mine(rollout={"history": 1}),
+    "ours, 2 frames": Mine(rollout={"history": 2}),
     "ours, no differences": Mine(rollout={"differences": 0}),
     "ours, 1 round": Mine(rollout={"differences": 1}),
     "ours, with a seam": Mine(rollout={"closed": False}),
@@ -64,6 +66,12 @@ MAIN = ("ours", "FNO", "U-Net", "persistence")
 class OnMesh(nn.Module):
     """Ours, called with series on the grid.
 
+    Attributes:
+        earliest: the first frame that is learned from. Those before only come before what is to be predicted, and are
+            not like it: where noise dies out they change a hundred times as much.
+        window: frames of a sample.
+        batch: samples of a step.
+
     Args:
         study: whose grid it is.
         width: V, columns of a frame.
@@ -76,13 +84,23 @@ class OnMesh(nn.Module):
         centres = low + (high - low) * (np.arange(study.size) + 0.5) / study.size
         period = [high - low] * study.dim if study.periodic else None
         self.grid = mesh_of_axes([centres] * study.dim, period=period)
+        # Where the weights are: a step that a CUDA graph holds can fetch nothing from the host.
+        self.point_of_node: Tensor
+        self.node_of_point: Tensor
+        for index in ("point_of_node", "node_of_point"):
+            self.register_buffer(index, getattr(self.grid, index).clone(), persistent=False)
         arch = replace(TINY if study.tiny else OURS, **setting.architecture)
         if not len(self.grid.mesh.boundary_nodes):
             arch = replace(arch, boundary_tokens=False)  # there is none
-        options: dict[str, Any] = {"dim": max(2, study.dim), "fields": {"u": width}, "architecture": arch}
+        options: dict[str, Any] = {
+            "dim": max(2, study.dim), "fields": {"u": width}, "history": study.state, "architecture": arch,
+        }  # fmt: skip
         self.model = FlareRollout(RolloutConfig(**options | STEPS | setting.rollout))
+        self.known = self.model.config.history - 1
+        self.earliest = max(0, study.initial - self.model.config.history)
         # With own predictions in a row before it a sample is longer, and must fit into what is learned from.
-        self.window = min(9 if study.dim == 1 else 5, study.horizon - OWN_STEPS)
+        longest = study.horizon - self.earliest - self.known - OWN_STEPS
+        self.window = self.known + min(9 if study.dim == 1 else 5, longest)
         self.batch = 2 if study.dim > 1 or study.tiny else 8
         self._graph: Data | None = None
         self._batches: dict[int, tuple[Any, dict[int, Unrolled]]] = {}
@@ -92,7 +110,7 @@ class OnMesh(nn.Module):
         graph = self._own_graph()
         graphs = [
             Data(x=graph.x, condition=graph.condition, cost=graph.get("cost"), frames=frames)
-            for frames in self._to_nodes(_some(series)).unflatten(0, (-1, self.grid.mesh.num_nodes))
+            for frames in self._to_nodes(_some(series, self.model.device)).unflatten(0, (-1, self.grid.mesh.num_nodes))
         ]
         self.model.fit_statistics(graphs)
 
@@ -101,8 +119,9 @@ class OnMesh(nn.Module):
         # Loads Lightning, for which those who only measure need not wait.
         from flare_connect.train.rollout_module import window_loss
 
-        batch, unrolled = self._laid_out(len(series), series.shape[1] - 1)
-        return window_loss(self.model, batch, self._to_nodes(series), unroll, depth, unrolled=unrolled)
+        batch, unrolled = self._laid_out(len(series), series.shape[1] - 1 - self.known)
+        window = self._to_nodes(series)
+        return window_loss(self.model, batch, window, unroll, depth, unrolled=unrolled, known=self.known)
 
     def frames_after(self, given: Tensor) -> Iterator[Tensor]:
         """The next frames `[B, *X, V]` one by one."""
@@ -134,17 +153,17 @@ class OnMesh(nn.Module):
 
     def _to_nodes(self, series: Tensor) -> Tensor:
         """`[B, T, *X, V]` as `[B·N, T, V]`."""
-        flat = series.flatten(2, -2)[:, :, self.grid.point_of_node.to(series.device)]
+        flat = series.flatten(2, -2).index_select(2, self.point_of_node)
         return flat.transpose(1, 2).flatten(0, 1)
 
     def _to_grid(self, frame: Tensor, count: int) -> Tensor:
         """`[B·N, V]` as `[B, *X, V]`."""
-        nodes = frame.unflatten(0, (count, -1))[:, self.grid.node_of_point.to(frame.device)]
+        nodes = frame.unflatten(0, (count, -1)).index_select(1, self.node_of_point)
         return nodes.unflatten(1, self.grid.shape)
 
 
 class OnGrid(nn.Module):
-    """A peer.
+    """A peer; attributes as of `OnMesh`.
 
     Args:
         study: whose grid it is.
@@ -156,6 +175,7 @@ class OnGrid(nn.Module):
         super().__init__()
         self.model = GridRollout(dim=study.dim, width=width, **options)
         self.batch = 64 if study.dim == 1 else 16
+        self.earliest = max(0, study.initial - self.model.history)
         self.window = self.model.history + 1
 
     def fit_statistics(self, series: Tensor) -> None:
@@ -220,5 +240,5 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _some(series: Tensor) -> Tensor:
-    return series[:: max(1, len(series) // TYPICAL)].float().cpu()
+def _some(series: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    return series[:: max(1, len(series) // TYPICAL)].float().to(device)

@@ -66,8 +66,9 @@ class Work:
 
     def __call__(self, job: Job) -> list[Row]:
         """The rows of a run."""
-        study, learned = self.study, self.series["train"][:, : self.study.horizon]
-        model = contestants.make(job.model, study, learned.shape[-1])
+        study = self.study
+        model = contestants.make(job.model, study, self.series["train"].shape[-1])
+        learned = self.series["train"][:, model.earliest : study.horizon]
         model.fit_statistics(learned)
         model.to(self.device)
         facts: Row = {"params": contestants.parameters(model), "split": "none"}

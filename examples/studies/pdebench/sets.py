@@ -35,6 +35,7 @@ class GridSet:
         size: points along each axis.
         frames: T of a series; models are trained on the first (T + 1) // 2 of them.
         initial: frames that are given.
+        state: the last frames that tell what comes: two where a field has a velocity that is not among the fields.
         counts: samples for training, validation and test.
         stride: of points, in what is solved.
         at_once: samples solved at once.
@@ -51,6 +52,7 @@ class GridSet:
     size: int = 256
     frames: int = 81
     initial: int = 10
+    state: int = 1
     counts: tuple[int, int, int] = (1_000, 64, 128)
     stride: int = 1
     at_once: int = 1_192
@@ -100,7 +102,7 @@ _ALL = (
     ),
     GridSet(
         name="shallow_water", title="Shallow water, a round dam that breaks", make=partial(_plane, ShallowWaterConfig),
-        extent=(-2.5, 2.5), **_PLANE,
+        extent=(-2.5, 2.5), state=2, **_PLANE,
     ),
 )  # fmt: skip
 SETS = {each.name: each for each in _ALL}

@@ -29,6 +29,7 @@ UNROLLS = {
     "unrolled": UnrollConfig(own_steps=OWN_STEPS, through=True),
 }
 TIMED = 0.5
+DRAWN = 256  # batches whose numbers are brought to the device at once
 
 
 class Feed:
@@ -47,26 +48,33 @@ class Feed:
         self.window = model.window + unroll.own_steps
         if self.window > series.shape[1]:
             raise ValueError(f"a sample needs {self.window} frames, the series have {series.shape[1]}")
-        self.samples, self.firsts = (torch.zeros(model.batch, dtype=torch.long, device=series.device) for _ in range(2))
+        # The number of each sample, and of its first frame.
+        self.drawn = torch.zeros(2, model.batch, dtype=torch.long, device=series.device)
+        self.coming = self._numbers()
 
     def draw(self) -> None:
         """Take other samples in the next step."""
-        count = len(self.samples)
-        samples = torch.randint(len(self.series), (count,), generator=self.generator)
-        firsts = torch.randint(self.series.shape[1] - self.window + 1, (count,), generator=self.generator)
-        self.samples.copy_(samples)
-        self.firsts.copy_(firsts)
+        self.drawn.copy_(next(self.coming))
 
     def batch(self) -> Tensor:
         """`[B, W, *X, V]`."""
-        frames = self.firsts[:, None] + torch.arange(self.window, device=self.firsts.device)
-        return self.series[self.samples[:, None], frames]
+        samples, firsts = self.drawn[..., None]
+        frames = firsts + torch.arange(self.window, device=firsts.device)
+        return self.series[samples, frames]
 
     def depths(self) -> Iterator[int]:
         """How many own predictions come first in each step, drawn along with its samples."""
         while True:
             self.draw()
             yield int(torch.randint(self.unroll.own_steps + 1, (), generator=self.generator))
+
+    def _numbers(self) -> Iterator[Tensor]:
+        """Of batch after batch. Many are copied at once: while it copies, the host waits for all steps before."""
+        firsts = self.series.shape[1] - self.window + 1
+        while True:
+            size = DRAWN, self.drawn.shape[1]
+            parts = [torch.randint(count, size, generator=self.generator) for count in (len(self.series), firsts)]
+            yield from torch.stack(parts, dim=1).to(self.series.device)
 
 
 def train(
