@@ -31,7 +31,7 @@ class Unrolled:
         log_weights: log weight of each point in the gather.
         edge_index: edges within each step; None without message passing.
         edge_attr: their features.
-        plan: the edges sorted, on a GPU.
+        plan: the edges sorted.
         cost: of each point, in the layout of graphs; None without anchors.
     """
 
@@ -87,7 +87,7 @@ class Unrolled:
                 later = torch.arange(num_steps, device=device)[:, None] * size
                 edges = (edges - first + num_steps * first)[:, None] + later
                 edges, attr = edges.flatten(1), attr.repeat(num_steps, 1)
-            plan = EdgePlan.from_edges(edges, steps.num_rows) if edges.is_cuda else None
+            plan = EdgePlan.from_edges(edges, steps.num_rows)
         own = num_steps > 1
         weights = graph.log_weight if arch.quadrature else None
         cost = graph.cost if arch.num_scales else None

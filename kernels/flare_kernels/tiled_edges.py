@@ -137,7 +137,7 @@ def _tiles(plan: "EdgePlan", attr: Tensor, channels: int) -> Iterator[_Tile]:
     """Nodes in their order, as many at a time as have about `TILE / channels` edges, and at least one."""
     most = max(1, TILE // channels)
     ends = plan.target_ptr[1:].contiguous()
-    marks = torch.arange(most, plan.num_edges, most, dtype=ends.dtype, device=ends.device)
+    marks = torch.tensor(range(most, plan.num_edges, most), dtype=ends.dtype, device=ends.device)
     cuts = torch.searchsorted(ends, marks).add_(1).unique().tolist()
     bounds = [0, *(cut for cut in cuts if 0 < cut < plan.num_nodes), plan.num_nodes]
     edges = plan.target_ptr[torch.tensor(bounds)].tolist()

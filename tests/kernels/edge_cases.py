@@ -57,7 +57,7 @@ class Operator:
 
         return call
 
-    def compare(self, graph, device, dtype, layout=lambda t: t, seed=None):
+    def compare(self, graph, device, dtype, layout=lambda t: t, seed=None, impl="triton"):
         """Hold the kernels to the error budget: plain torch has the edges in several orders, ours in that of a seed."""
         x, attr, edge_index = self.draw(graph, device, dtype)
         n = graph.num_nodes
@@ -65,7 +65,7 @@ class Operator:
         seeds = (None, *range(ORDERS))
         plain = [outcome(self.along(attr, edge_index, n, other), x, "reference", dtype) for other in seeds]
         mine = {name: layout(t) for name, t in x.items()}
-        ours = outcome(self.along(layout(attr), edge_index, n, seed), mine, "triton", dtype)
+        ours = outcome(self.along(layout(attr), edge_index, n, seed), mine, impl, dtype)
         for names, kind in ((ours.keys() & self.in_rows, dtype), (ours.keys() - self.in_rows, torch.float32)):
             pick = lambda r, names=names: {name: r[name] for name in names}  # noqa: E731
             check(pick(ours), [pick(each) for each in plain], pick(truth), kind)

@@ -9,6 +9,7 @@ from kernels.triton_cases import DEVICES, outcome
 from torch_geometric.nn import MessagePassing
 
 import flare_kernels as fk
+from flare_kernels import tiled_edges
 from flare_kernels.choice import MOST_CHANNELS, MOST_EDGE_FEATURES
 
 
@@ -135,11 +136,22 @@ def test_choice(monkeypatch):
     given = arguments()
     with pytest.raises(ValueError, match=re.escape("needs a GPU, or its interpreter (TRITON_INTERPRET=1)")):
         fk.edge_mean(*given, impl="triton")
-    with pytest.raises(ValueError, match="`impl` must be one of auto, triton, reference, got 'sdpa'"):
+    with pytest.raises(ValueError, match="`impl` must be one of auto, triton, tiled, reference, got 'sdpa'"):
         fk.edge_mean(*given, impl="sdpa")
     for name in ("sdpa", "reference"):
         monkeypatch.setenv("FLARE_KERNELS_IMPL", name)
         assert torch.equal(fk.edge_mean(*given), fk.edge_mean(*given, impl="reference"))
+    seen = []
+    whole = tiled_edges.edge_mean
+    monkeypatch.setattr(tiled_edges, "edge_mean", lambda *x: (seen.append(x), whole(*x))[1])
+    for name, taken in (("tiled", 1), ("auto", 2), ("reference", 2)):
+        monkeypatch.setenv("FLARE_KERNELS_IMPL", name)
+        fk.edge_mean(*given)
+        assert len(seen) == taken, name
+    given[2].requires_grad_()  # features have a gradient on the reference path only
+    monkeypatch.setenv("FLARE_KERNELS_IMPL", "auto")
+    assert fk.edge_mean(*given).requires_grad
+    assert len(seen) == 2
     monkeypatch.setenv("FLARE_KERNELS_IMPL", "triton")
     with pytest.raises(ValueError, match="impl='triton'"):
         fk.edge_mean(*given)
