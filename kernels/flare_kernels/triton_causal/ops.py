@@ -99,11 +99,20 @@ def spans_of_group(spans: int, heads: int) -> int:
 
 
 class _Tiles(NamedTuple):
-    """How programs take a problem: blocks of latents, precision of products, constants, whether dims are many."""
+    """How programs take a problem.
+
+    Attributes:
+        blocks: of latents.
+        precision: of products.
+        constants: as kernels want them.
+        even: whether blocks are full.
+        wide: whether dims are many.
+    """
 
     blocks: int
     precision: str
     constants: tuple[int, ...]
+    even: bool
     wide: bool
 
     @property
@@ -117,7 +126,7 @@ class _Tiles(NamedTuple):
     ) -> None:  # fmt: skip
         """A program for each group, head and block of latents; `how` are its warps and stages."""
         warps, stages = (2 * how[0], 1) if self.wide else how
-        constants = (*self.constants, self.precision, stages, *more)
+        constants = (*self.constants, self.precision, stages, self.even, *more)
         launch(
             kernel, (groups * self.constants[0], self.blocks), tensors, numbers, strides, constants, num_warps=warps
         )  # fmt: skip
@@ -127,12 +136,13 @@ def _tiles(q: Tensor, k: Tensor, v: Tensor, precision: str) -> _Tiles:
     heads, latents, dim = q.shape[-3:]
     widths = block_of(dim), block_of(v.shape[-1])
     # What is 64 high and not as wide, Triton compiles wrongly for Hopper where the second factor was computed.
-    block_m = _LATENTS if max(widths) >= _WIDE else min(_LATENTS, block_of(latents))
+    narrow = max(widths) < _WIDE and k.dtype != torch.bfloat16
+    block_m = min(_LATENTS, block_of(latents)) if narrow else _LATENTS
     # Factors of the weights reach far beyond what float16 holds, and several of them, rounded, meet in a product: so
     # inside they have more digits than what comes in.
     how = {torch.bfloat16: "tf32", torch.float16: "tf32x3"}.get(k.dtype, precision)
     constants = heads, dim, v.shape[-1], SPAN, block_m, *widths
-    return _Tiles(-(-latents // block_m), how, constants, max(widths) > _WIDE)
+    return _Tiles(-(-latents // block_m), how, constants, latents % block_m == 0, max(widths) > _WIDE)
 
 
 def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor | None, k_decode: Tensor | None) -> tuple[int, ...]:
@@ -195,7 +205,7 @@ def causal_answer_grad(
     )
     of_weights = None if log_weights is None else k.new_empty((tiles.blocks, len(k), heads), dtype=torch.float32)
     of_lse, of_z = lse.new_empty((groups, heads, latents)), z.new_empty((groups, *z.shape[1:]))
-    pivots, totals = (lse.new_empty((num_spans, heads, latents)) for _ in range(2))
+    pivots, totals = (lse.new_empty((num_spans, heads, tiles.blocks, tiles.constants[4])) for _ in range(2))
     last, last_totals = (torch.empty_like(of_lse) for _ in range(2))
     before = z.new_empty((num_spans, heads, tiles.blocks, tiles.numbers))
     tiles.launch(
@@ -216,7 +226,7 @@ def causal_answer_grad(
     launch(
         carry_kernel, _programs(z, offsets),
         (lse, z, last, last_totals, dlse, dz, offsets, of_lse, of_z, first_dlse, first_dz),
-        (latents,), (), _constants(z), num_warps=_SCAN_WARPS,
+        (latents,), (), (*_constants(z), k.dtype == torch.float32), num_warps=_SCAN_WARPS,
     )  # fmt: skip
     tiles.launch(
         group_grad_kernel, groups,
