@@ -262,9 +262,6 @@ def answer_grad_kernel(
             total = tl.maximum(total, LOWEST)  # numbers everywhere, also where they are to be replaced
             share_in = operand(divided(p, total, EXACT), COARSE)
             over = inverse(total, EXACT)
-            dvalue = tl.trans(product(dstate_in, tl.trans(read_in), COARSE))
-            a = tl.where(tl.trans(causal), product(read_in, tl.trans(share_in), COARSE), 0.0)
-            dvalue = product_of_parts(dvalue, a, slope_in, COARSE)
             of_state = product(slope_in, operand(state * first[None, :], COARSE), COARSE)
             gain = p * over * product_and(of_state, b, read_in, COARSE)  # p dp
             lost = gain * over
@@ -278,12 +275,10 @@ def answer_grad_kernel(
             of_state = product(slope_in, operand(state, COARSE), COARSE)
             before = logarithm(pivot, before, EXACT)
             a, old, dp, ds = one_by_one_grad(p, scores_out(s, EXACT), before, b, of_state, causal, L, BLOCK_M)
-            dvalue = product(dstate_in, tl.trans(read_in), COARSE)
-            dvalue = tl.trans(product_and(dvalue, tl.trans(slope_in), operand(a, COARSE), COARSE))
+            a = tl.trans(a)
             gain = p * dp
             dstate = product_and(dstate * first[None, :], tl.trans(slope_in), operand(old, COARSE), COARSE)
             dweight = first * dweight + tl.sum(old * (of_state - dp if EXACT else -dp), 0)
-        store_rows(dv, rows, H * DV, length, dvalue, DV, BLOCK_DV)
         if y is None:
             delta = tl.sum(gain, 1)
         else:  # the same over all blocks
@@ -317,6 +312,11 @@ def answer_grad_kernel(
         dkey = product_of_parts(tl.zeros([L, BLOCK_D], tl.float32), ds, operand(query, COARSE), COARSE)
         store_rows(dk, rows, H * D, length, dkey, D, BLOCK_D)
         dquery = product_and(dquery, tl.trans(operand(key, COARSE)), operand(ds, COARSE), COARSE)
+        dvalue = tl.trans(product(dstate_in, tl.trans(read_in), COARSE))
+        if not FAR:
+            a = tl.where(tl.trans(causal), product(read_in, tl.trans(share_in), COARSE), 0.0)
+        dvalue = product_of_parts(dvalue, a, slope_in, COARSE)
+        store_rows(dv, rows, H * DV, length, dvalue, DV, BLOCK_DV)
     at = (group * H + head) * M
     if not EXACT:
         _, _, of_means = places(pivots, totals, z, first_span, head, H, BLOCK_M, BLOCK_DV)

@@ -30,8 +30,8 @@ _SCAN_WARPS = 1
 
 # Warps, and stages of the load pipeline, of what goes along the spans of a group.
 _SPAN_LAUNCH = 4, 2
-_ANSWER_LAUNCH = 4, 1
-_ANSWER_GRAD_LAUNCH = 4, 1
+_ANSWER_LAUNCH = 4, 2
+_ANSWER_GRAD_LAUNCH = 4, 2
 _GROUP_GRAD_LAUNCH = 4, 2
 _WIDE = 64  # dims from which on twice the warps have the registers for a tile, and nothing is loaded ahead
 

@@ -194,5 +194,7 @@ def places(lse, totals, z, row, head, H: tl.constexpr, BLOCK_M: tl.constexpr, BL
     block = (row * H + head) * tl.num_programs(1) + tl.program_id(1)
     latents = tl.arange(0, BLOCK_M)
     tile = tl.arange(0, BLOCK_DV)[:, None] * BLOCK_M + latents[None, :]
-    at = block * BLOCK_M + latents
-    return lse + at, totals + at, z + block * (BLOCK_DV * BLOCK_M) + tile
+    lse += block * BLOCK_M
+    totals += block * BLOCK_M
+    z += block * (BLOCK_DV * BLOCK_M)
+    return lse + latents, totals + latents, z + tile
