@@ -21,6 +21,7 @@ from .tiles import (
     power,
     product,
     product_and,
+    product_of_parts,
     raw_scores,
 )
 
@@ -94,6 +95,9 @@ def group_grad_kernel(
     `ds_τm = w_τm (v_τ·dz_m + dtotal_m)`; `carry_kernel` says what `dtotal` is.
     """
     EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
+    # In float16 as the gather does: no weight is above 1 here.
+    HALF: tl.constexpr = "fp16" if k.dtype.element_ty == tl.float16 else PRECISION
+    COARSE: tl.constexpr = "bf16" if k.dtype.element_ty == tl.bfloat16 else HALF
     head, group, start, length, sequence = group_place(ptr, sequences, H)
     block = tl.program_id(1)
     latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -112,27 +116,27 @@ def group_grad_kernel(
     total = tl.load(last_totals + at + latents, mask=latents < M, other=1.0)
     share = 1.0 / tl.where(total == 0.0, 1.0, total)
     of_total = tl.load(dtotal + at + latents, mask=latents < M, other=0.0)
-    dstate = operand(load_rows(dz + at * DV, latents, DV, M, True, DV, BLOCK_DV), PRECISION)
+    dstate = operand(load_rows(dz + at * DV, latents, DV, M, True, DV, BLOCK_DV), COARSE)
     query = load_query(q, latents, stride_qm, M, k, D, BLOCK_D)
     dquery = tl.trans(load_rows(dq + at * D, latents, D, M, True, D, BLOCK_D))
     for i in tl.range(0, tl.cdiv(length, L), num_stages=STAGES, disable_licm=True):
         rows = i * L + tl.arange(0, L)
         key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
-        value = operand(load_rows(v, rows, stride_vn, length, True, DV, BLOCK_DV), PRECISION)
+        value = operand(load_rows(v, rows, stride_vn, length, True, DV, BLOCK_DV), COARSE)
         dvalue = load_rows(dv, rows, H * DV, length, True, DV, BLOCK_DV).to(tl.float32)
         dkey = load_rows(dk, rows, H * D, length, True, D, BLOCK_D).to(tl.float32)
         s = raw_scores(key, query, latents, M, scale, EVEN, EXACT, PRECISION)
         s += biases(log_weights, rows, length, EXACT)[:, None]
         w = power(s - after[None, :], EXACT) * share[None, :]
-        dvalue += product(operand(w, PRECISION), dstate, PRECISION)
+        dvalue = product_and(dvalue, operand(w, COARSE), dstate, COARSE)
         store_rows(dv, rows, H * DV, length, dvalue, DV, BLOCK_DV)
-        ds = w * (product(value, tl.trans(dstate), PRECISION) + of_total[None, :])
+        ds = w * (product(value, tl.trans(dstate), COARSE) + of_total[None, :])
         if log_weights is not None:
             place = dweights + rows * H
             of_weights = tl.load(place, mask=rows < length, other=0.0) + tl.sum(ds, 1)
             tl.store(place, of_weights, mask=rows < length)
-        ds = operand(ds * scale, PRECISION)
-        dkey += product(ds, operand(query, PRECISION), PRECISION)
+        ds *= scale
+        dkey = product_of_parts(dkey, ds, operand(query, COARSE), COARSE)
         store_rows(dk, rows, H * D, length, dkey, D, BLOCK_D)
-        dquery = product_and(dquery, tl.trans(operand(key, PRECISION)), ds, PRECISION)
+        dquery = product_and(dquery, tl.trans(operand(key, COARSE)), operand(ds, COARSE), COARSE)
     store_rows(dq + at * D, latents, D, M, tl.trans(dquery), D, BLOCK_D)

@@ -22,8 +22,10 @@ def group_place(ptr, sequences, H: tl.constexpr):
 @triton.jit
 def operand(x, PRECISION: tl.constexpr):
     """A factor of a product. Tensor cores cut what tf32 has no digits for, always towards 0; this rounds."""
-    if PRECISION == "bf16":  # noqa: SIM108 (a condition at compile time)
+    if PRECISION == "bf16":
         x = x.to(tl.bfloat16)
+    elif PRECISION == "fp16":
+        x = x.to(tl.float16)
     else:
         x = x.to(tl.float32)
     if PRECISION == "tf32":
@@ -35,14 +37,14 @@ def operand(x, PRECISION: tl.constexpr):
 @triton.jit
 def product(left, right, PRECISION: tl.constexpr):
     """Of what `operand` gives."""
-    HOW: tl.constexpr = "tf32" if PRECISION == "bf16" else PRECISION
+    HOW: tl.constexpr = "tf32" if PRECISION == "bf16" or PRECISION == "fp16" else PRECISION
     return tl.dot(left, right, input_precision=HOW)
 
 
 @triton.jit
 def product_and(before, left, right, PRECISION: tl.constexpr):
     """The same, added to what was before."""
-    HOW: tl.constexpr = "tf32" if PRECISION == "bf16" else PRECISION
+    HOW: tl.constexpr = "tf32" if PRECISION == "bf16" or PRECISION == "fp16" else PRECISION
     return tl.dot(left, right, before, input_precision=HOW)
 
 
