@@ -21,6 +21,7 @@ import triton.language as tl
 from ..triton_mixer.tiles import load_rows, store_rows
 from .far import one_by_one, one_by_one_grad
 from .tiles import (
+    add_values,
     biases,
     factors,
     group_place,
@@ -160,7 +161,7 @@ def answer_kernel(
         out = product_of_parts(tl.trans(out), a, operand(value, COARSE), COARSE)
         store_rows(y, rows, H * DV, length, out, DV, BLOCK_DV)
         weight += gained
-        sums = tl.dot(tl.trans(value), read.to(value.dtype), sums, input_precision=PRECISION)
+        sums = add_values(sums, value, read, BLOCK_M, BLOCK_DV, PRECISION)
     if not FAR:
         tl.store(far, (tl.min(lowest, 0) < LOWEST).to(tl.int32))
 

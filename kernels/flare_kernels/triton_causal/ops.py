@@ -14,9 +14,11 @@ from .decode import decode_kernel
 from .scan import carry_kernel, scan_grad_kernel, scan_kernel
 from .span import group_grad_kernel, span_kernel
 
-# Tokens of a span, latents of a block.
+# Tokens of a span, latents of a block. In bfloat16 there are always as many of these: what is 64 high and not as wide,
+# Triton compiles wrongly for Hopper where a factor was computed. Few where factors are in float32 and do not fit.
 SPAN = 64
 _LATENTS = 64
+_FEW_LATENTS = 16
 
 # Most spans of a group, and how many programs there should be before groups take as many: for each goes through its
 # group, and a GPU holds a few hundred at a time.
@@ -33,7 +35,7 @@ _SPAN_LAUNCH = 4, 2
 _ANSWER_LAUNCH = 4, 2
 _ANSWER_GRAD_LAUNCH = 4, 2
 _GROUP_GRAD_LAUNCH = 4, 2
-_WIDE = 64  # dims from which on twice the warps have the registers for a tile, and nothing is loaded ahead
+_WIDE = 64  # of more dims, tiles take twice the warps, and nothing is loaded ahead
 
 # Of a program that takes one token: most numbers of a tile of queries or of the state, which stays in registers; how
 # many of them a thread is to have, few, so that all are loaded at once; fewest and most warps.
@@ -135,14 +137,17 @@ class _Tiles(NamedTuple):
 def _tiles(q: Tensor, k: Tensor, v: Tensor, precision: str) -> _Tiles:
     heads, latents, dim = q.shape[-3:]
     widths = block_of(dim), block_of(v.shape[-1])
-    # What is 64 high and not as wide, Triton compiles wrongly for Hopper where the second factor was computed.
-    narrow = max(widths) < _WIDE and k.dtype != torch.bfloat16
-    block_m = min(_LATENTS, block_of(latents)) if narrow else _LATENTS
+    wide = max(widths) > _WIDE
+    block_m = _LATENTS
+    if k.dtype == torch.float32 or (k.dtype == torch.float16 and wide):
+        block_m = min(_FEW_LATENTS, block_of(latents))
+    elif k.dtype == torch.float16:
+        block_m = min(_LATENTS, block_of(latents))
     # Factors of the weights reach far beyond what float16 holds, and several of them, rounded, meet in a product: so
     # inside they have more digits than what comes in.
     how = {torch.bfloat16: "tf32", torch.float16: "tf32x3"}.get(k.dtype, precision)
     constants = heads, dim, v.shape[-1], SPAN, block_m, *widths
-    return _Tiles(-(-latents // block_m), how, constants, latents % block_m == 0, max(widths) > _WIDE)
+    return _Tiles(-(-latents // block_m), how, constants, latents % block_m == 0, wide)
 
 
 def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor | None, k_decode: Tensor | None) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import triton.language as tl
 
 from ..triton_mixer.tiles import load_rows, store_rows
 from .tiles import (
+    add_values,
     biases,
     factors,
     group_place,
@@ -70,7 +71,7 @@ def span_kernel(
         s += biases(log_weights, rows, length, EXACT)[:, None]
         pivot, read, kept = factors(s, pivot, EXACT)
         total = total * kept + tl.sum(read, 0)
-        sums = tl.dot(tl.trans(value), read.to(value.dtype), sums * kept[None, :], input_precision=PRECISION)
+        sums = add_values(sums * kept[None, :], value, read, BLOCK_M, BLOCK_DV, PRECISION)
     at = (group * H + head) * M
     if first_lse is None:
         tl.store(lse + at + latents, logarithm(pivot, total, EXACT), mask=latents < M)
@@ -95,8 +96,8 @@ def group_grad_kernel(
     `ds_τm = w_τm (v_τ·dz_m + dtotal_m)`; `carry_kernel` says what `dtotal` is.
     """
     EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
-    # In float16 as the gather does: no weight is above 1 here.
-    HALF: tl.constexpr = "fp16" if k.dtype.element_ty == tl.float16 else PRECISION
+    # In float16 as the gather does, since no weight is above 1; but see `add_values`.
+    HALF: tl.constexpr = "fp16" if k.dtype.element_ty == tl.float16 and (BLOCK_D < 64 or BLOCK_M >= 64) else PRECISION
     COARSE: tl.constexpr = "bf16" if k.dtype.element_ty == tl.bfloat16 else HALF
     head, group, start, length, sequence = group_place(ptr, sequences, H)
     block = tl.program_id(1)

@@ -64,6 +64,20 @@ def product_of_parts(before, left, right, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def add_values(sums, value, read, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr, PRECISION: tl.constexpr):
+    """`sums + valueᵀ read` [BLOCK_DV, BLOCK_M], in the element type of the values.
+
+    But not where half precision would be 64 high, less than 64 wide, and its second factor was computed: Triton
+    compiles that wrongly for Hopper.
+    """
+    if BLOCK_DV >= 64 and BLOCK_M < 64:
+        sums = product_and(sums, tl.trans(operand(value, PRECISION)), operand(read, PRECISION), PRECISION)
+    else:
+        sums = tl.dot(tl.trans(value), read.to(value.dtype), sums, input_precision=PRECISION)
+    return sums
+
+
+@triton.jit
 def load_query(q, latents, stride_m, M, like, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Queries of a block of latents in the element type of the keys; 0 past the last."""
     return load_rows(q, latents, stride_m, M, True, D, BLOCK_D).to(like.dtype.element_ty)
