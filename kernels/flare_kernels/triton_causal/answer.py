@@ -32,6 +32,7 @@ from .tiles import (
     means_of,
     operand,
     places,
+    power,
     product,
     product_and,
     product_of_parts,
@@ -168,7 +169,7 @@ def answer_kernel(
 
 @triton.jit(do_not_specialize=["N", "M"])
 def answer_grad_kernel(
-    q, k, v, log_weights, q_decode, k_decode, pivots, totals, z, ptr, sequences, spans, far, y, dy,
+    q, k, v, log_weights, q_decode, k_decode, pivots, totals, ends, end_totals, z, ptr, sequences, spans, far, y, dy,
     dq, dk, dv, dweights, dq_decode, dk_decode, dlse, dz,
     N, M, scale,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
@@ -232,15 +233,16 @@ def answer_grad_kernel(
         value = load_rows(v, rows, stride_vn, length, True, DV, BLOCK_DV)
         slope = load_rows(dy, rows, H * DV, length, True, DV, BLOCK_DV)
         pivot, before, state = tl.load(of_pivot), tl.load(of_total), tl.load(of_means)
+        of_pivot, of_total, _ = places(ends, end_totals, z, first_span + span, head, H, BLOCK_M, BLOCK_DV)
+        peak, end = tl.load(of_pivot), tl.load(of_total)
         t = raw_scores(key, query, latents, M, scale, EVEN, EXACT, PRECISION)
         p, key_decode = decode_weights(
             t, key, q, k_decode, query_decode, q_decode, rows, length, M, latents, scale,
             stride_qm, stride_pm, stride_dn, D, L, BLOCK_M, BLOCK_D, ALL, EVEN, EXACT, PRECISION,
         )  # fmt: skip
         s = t + biases(log_weights, rows, length, EXACT)[:, None]
-        _, read, first = factors(s, pivot, EXACT)
-        first *= before
-        end = first + tl.sum(read, 0)
+        reference = tl.where(peak == -float("inf"), 0.0, peak)  # as `factors` has it
+        read, first = power(s - reference[None, :], EXACT), power(pivot - reference, EXACT) * before
         over_end = inverse(tl.where(end == 0.0, 1.0, end), EXACT)
         # The gradient of the state after the span, of which `read` and `first` are the shares.
         dstate *= over_end[None, :]

@@ -170,7 +170,7 @@ def causal_answer(
     lse = first_lse.new_empty((groups, *first_lse.shape[1:]))
     z = first_z.new_empty((groups, *first_z.shape[1:]))
     tiles.launch(
-        span_kernel, groups, (q, k, v, log_weights, None, None, ptr, sequences, None, lse, z, None, None, None),
+        span_kernel, groups, (q, k, v, log_weights, None, None, ptr, sequences, None, lse, z, *5 * (None,)),
         numbers, strides[:7], _SPAN_LAUNCH,
     )  # fmt: skip
     lse, z = latent_scan(lse, z, first_lse, first_z, offsets)
@@ -210,19 +210,23 @@ def causal_answer_grad(
     )
     of_weights = None if log_weights is None else k.new_empty((tiles.blocks, len(k), heads), dtype=torch.float32)
     of_lse, of_z = lse.new_empty((groups, heads, latents)), z.new_empty((groups, *z.shape[1:]))
-    pivots, totals = (lse.new_empty((num_spans, heads, tiles.blocks, tiles.constants[4])) for _ in range(2))
+    pivots, totals, ends, end_totals = (
+        lse.new_empty((num_spans, heads, tiles.blocks, tiles.constants[4])) for _ in range(4)
+    )
     last, last_totals = (torch.empty_like(of_lse) for _ in range(2))
     before = z.new_empty((num_spans, heads, tiles.blocks, tiles.numbers))
     tiles.launch(
         span_kernel, groups,
-        (q, k, v, log_weights, lse, z, ptr, sequences, spans, pivots, before, totals, last, last_totals),
+        (q, k, v, log_weights, lse, z, ptr, sequences, spans, pivots, before, totals, ends, end_totals,
+         last, last_totals),
         numbers, strides[:7], _SPAN_LAUNCH,
     )  # fmt: skip
     far = ptr.new_empty((groups * heads, tiles.blocks), dtype=torch.int32)
     for again in (False, True):
         tiles.launch(
             answer_grad_kernel, groups,
-            (q, k, v, log_weights, q_decode, k_decode, pivots, totals, before, ptr, sequences, spans, far,
+            (q, k, v, log_weights, q_decode, k_decode, pivots, totals, ends, end_totals, before, ptr, sequences,
+             spans, far,
              None if one else y, dy, dq, dk, dv, of_weights, dq_decode, dk_decode, of_lse, of_z),
             (len(k), *numbers), strides, _ANSWER_GRAD_LAUNCH, (one, again),
         )  # fmt: skip

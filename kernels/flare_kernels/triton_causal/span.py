@@ -29,7 +29,8 @@ from .tiles import (
 
 @triton.jit(do_not_specialize=["M"])
 def span_kernel(
-    q, k, v, log_weights, first_lse, first_z, ptr, sequences, spans, lse, z, totals, last, last_totals,
+    q, k, v, log_weights, first_lse, first_z, ptr, sequences, spans,
+    lse, z, totals, ends, end_totals, last, last_totals,
     M, scale,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
@@ -39,7 +40,7 @@ def span_kernel(
     """What each group alone brings; or, from the states before groups, those before each of their spans.
 
     The latter are means, turned, and log-sum-exps in two parts: pivots `lse`, in the base of scores, and `totals`. And
-    there are those after groups.
+    there are log-sum-exps after spans, `ends`, and after groups, `last`.
     """
     EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
     head, group, start, length, sequence = group_place(ptr, sequences, H)
@@ -72,6 +73,10 @@ def span_kernel(
         pivot, read, kept = factors(s, pivot, EXACT)
         total = total * kept + tl.sum(read, 0)
         sums = add_values(sums * kept[None, :], value, read, BLOCK_M, BLOCK_DV, PRECISION)
+        if first_lse is not None:
+            to_pivot, to_total, _ = places(ends, end_totals, z, row + i, head, H, BLOCK_M, BLOCK_DV)
+            tl.store(to_pivot, pivot)
+            tl.store(to_total, total)
     at = (group * H + head) * M
     if first_lse is None:
         tl.store(lse + at + latents, logarithm(pivot, total, EXACT), mask=latents < M)
