@@ -1,10 +1,10 @@
 """Times launch constants of the kernels by which tokens read latents: `python kernels/benchmarks/sweep_causal.py`.
 
 Prints the fastest; what is to stay is written by hand into `flare_kernels/triton_causal/ops.py`. A configuration is
-(tokens of a span, latents of a block, warps, stages). Forward times are of all of `causal_mixer`, since shorter spans
-are more work for the gather and the scan; for the backward pass the forward one keeps the constants of `ops`, but for
-the span. All of them are in CUDA graphs. As in `sweep.py`, what is compared with fp64 first also fills the compiler's
-cache, in as many processes as there are cores.
+(tokens of a span, spans of a group, warps, stages), of which the last two are those of the kernels that answer. Forward
+times are of all of `causal_mixer`, since shorter groups are more work for the scan; for the backward pass the forward
+one keeps the constants of `ops`, but for span and group. All of them are in CUDA graphs. As in `sweep.py`, what is
+compared with fp64 first also fills the compiler's cache, in as many processes as there are cores.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from causal import call_of, inputs_of
 from torch import Tensor
 
 HEADS, DIM = 16, 32
-SPANS, BLOCKS, WARPS, STAGES = (32, 64, 128), (16, 32, 64, 128), (4, 8), (1, 2, 3)
+SPANS, GROUPS, WARPS, STAGES = (32, 64, 128), (1, 2, 4, 8, 16), (4, 8), (1, 2, 3)
 CHECKED = 1000  # tokens
 AGAIN = "this process lost its GPU before"
 _lost = False
@@ -36,42 +36,34 @@ class Config(NamedTuple):
     """What is tried."""
 
     span: int
-    block_m: int
+    of_group: int
     warps: int
     stages: int
 
 
-def configs(latents: int) -> list[Config]:
-    """What is worth trying: blocks that are not wider than they need be, tiles that fit into registers, about."""
-    every = (Config(*each) for each in itertools.product(SPANS, BLOCKS, WARPS, STAGES))
-    return [c for c in every if min(32, latents) <= c.block_m <= latents and 8 <= _registers(c) <= 64]
-
-
-def _registers(config: Config) -> float:
-    """Of a thread, for a tile of scores."""
-    return config.span * max(config.block_m, config.span) / (32 * config.warps)
+def configs() -> list[Config]:
+    """What is worth trying: tiles of scores that fit into registers, about."""
+    every = (Config(*each) for each in itertools.product(SPANS, GROUPS, WARPS, STAGES))
+    return [c for c in every if 8 <= c.span * c.span / (32 * c.warps) <= 64]
 
 
 @contextlib.contextmanager
 def constants(config: Config) -> Iterator[None]:
     """Make the kernels use them."""
-    from flare_kernels.triton_causal import answer, ops
-    from flare_kernels.triton_mixer import dispatch
+    from flare_kernels.triton_causal import ops
 
-    def launch(kernel: Any, *arguments: Any, **more: Any) -> None:
-        if kernel in (answer.answer_kernel, answer.answer_grad_kernel):
-            more = {"num_warps": config.warps, "num_stages": config.stages}
-        dispatch.launch(kernel, *arguments, **more)
-
-    with mock.patch.multiple(ops, SPAN=config.span, _LATENTS=config.block_m, launch=launch):
+    how = config.warps, config.stages
+    with mock.patch.multiple(
+        ops, SPAN=config.span, SPANS_OF_GROUP=config.of_group, PROGRAMS=1, _ANSWER_LAUNCH=how, _ANSWER_GRAD_LAUNCH=how
+    ):
         yield
 
 
-def as_shipped(span: int | None = None) -> Config:
-    """What `ops` says, with another span if one is given."""
+def as_shipped(span: int | None = None, of_group: int | None = None) -> Config:
+    """What `ops` says of the forward pass, with another span or group if one is given."""
     from flare_kernels.triton_causal import ops
 
-    return Config(span or ops.SPAN, ops._LATENTS, 4, 2)
+    return Config(span or ops.SPAN, of_group or ops.SPANS_OF_GROUP, *ops._ANSWER_LAUNCH)
 
 
 def size_of(latents: int, n: int) -> dict[str, Any]:
@@ -117,7 +109,7 @@ def try_one(latents: int, config: Config) -> tuple[int, Config, str | None]:
 
 def runnable(latents: list[int], processes: int) -> dict[int, list[Config]]:
     """The configurations that are right, compiled."""
-    tasks, found = [(m, config) for m in latents for config in configs(m)], {m: [] for m in latents}
+    tasks, found = [(m, config) for m in latents for config in configs()], {m: [] for m in latents}
     context = multiprocessing.get_context("spawn")
     while tasks:
         again = []
@@ -150,7 +142,7 @@ def sweep(latents: int, n: int, right: list[Config], show: int) -> None:
             return call(x, "triton")
 
     def both(config: Config) -> Any:
-        y = forward(as_shipped(config.span))
+        y = forward(as_shipped(config.span, config.of_group))
         with constants(config):
             return torch.autograd.grad(y, list(x.values()), gradient)
 

@@ -156,8 +156,8 @@ def test_scan_kernels_compile(value_dim, target, monkeypatch, tmp_path: Path):
 @pytest.mark.parametrize(
     ("dtype", "latents", "dim", "target"),
     [
-        (torch.bfloat16, 64, 32, HOPPER), (torch.bfloat16, 200, 16, AMPERE), (torch.float16, 64, 32, HOPPER),
-        (torch.float32, 64, 32, AMPERE),
+        (torch.bfloat16, 64, 32, HOPPER), (torch.bfloat16, 200, 16, AMPERE), (torch.bfloat16, 64, 256, HOPPER),
+        (torch.float16, 64, 32, HOPPER), (torch.float32, 16, 16, AMPERE),
     ],
 )  # fmt: skip
 def test_causal_kernels_compile(dtype, latents, dim, target, monkeypatch, tmp_path: Path):
@@ -165,21 +165,23 @@ def test_causal_kernels_compile(dtype, latents, dim, target, monkeypatch, tmp_pa
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     draw = lambda *shape: torch.zeros(shape, dtype=dtype, requires_grad=True)  # noqa: E731
     q, k, v = draw(2, latents, dim), draw(70, 2, dim), draw(70, 2, dim)
-    seen = set()
+    seen = {}
 
     def launch(kernel, *rest, **more):
-        seen.add(kernel.fn.__name__)
-        compiled(target, kernel, *rest, **more)
+        seen.setdefault(kernel.fn.__name__, compiled(target, kernel, *rest, **more))
 
     state = fk.LatentState.empty(1, 2, latents, dim)
     with mock.patch.object(causal_ops, "launch", launch):
         weights = torch.zeros(70)
         y = fk.causal_mixer(q, k, v, scale=1.0, log_weights=weights, initial_state=state, impl="triton")
         y.float().sum().backward()
-    assert seen == {
+    assert seen.keys() == {
         "span_kernel", "scan_kernel", "answer_kernel", "answer_grad_kernel", "carry_kernel", "group_grad_kernel",
         "sum_kernel",
     }  # fmt: skip
+    if (dtype, dim) == (torch.bfloat16, 32):  # of what the benchmarks measure
+        assert spilled(seen["span_kernel"], tmp_path) == 0
+        assert spilled(seen["answer_kernel"], tmp_path) <= 64
 
 
 def spilled(made, folder):

@@ -21,17 +21,23 @@ import triton.language as tl
 from ..triton_mixer.tiles import load_rows, store_rows
 from .far import one_by_one, one_by_one_grad
 from .tiles import (
+    add_values,
+    biases,
     factors,
     group_place,
+    inverse,
     load_query,
     load_state,
     logarithm,
     means_of,
     operand,
-    place_of_sums,
+    places,
+    power,
     product,
     product_and,
-    read_scores,
+    product_of_parts,
+    raw_scores,
+    scores_out,
     token_weights,
 )
 
@@ -47,9 +53,25 @@ def causal_mask(L: tl.constexpr):
 
 
 @triton.jit
-def sums_so_far(first, read):
-    """`exp(l_t − r)` [L, BLOCK_M]."""
-    return first[None, :] + tl.cumsum(read, 0)
+def sums_so_far(first, read, causal, PRECISION: tl.constexpr):
+    """`exp(l_t − r)` [L, BLOCK_M]. What is a scan across warps in float32 is a product in half precision."""
+    if PRECISION == "bf16":
+        ones = operand(tl.where(causal, 1.0, 0.0), PRECISION)
+        total = first[None, :] + product(ones, read, PRECISION)
+    else:
+        total = first[None, :] + tl.cumsum(read, 0)
+    return total
+
+
+@triton.jit
+def divided(p, total, EXACT: tl.constexpr):
+    """`p / total`. Not `p` times `inverse`, or the compiler would keep the tile that both are, instead of one."""
+    if EXACT:
+        share = p / total
+    else:
+        root = tl.rsqrt(total)
+        share = p * root * root
+    return share
 
 
 @triton.jit
@@ -57,21 +79,20 @@ def decode_weights(
     t, key, q, k_decode, query_decode, q_decode, rows, length, M, latents, scale,
     stride_qm, stride_pm, stride_dn,
     D: tl.constexpr, L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, ALL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    EVEN: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`token_weights`, and the keys that they are of: without separate ones those of the latents' scores t."""
     if k_decode is None:
-        p, total = token_weights(
-            t, key, q, stride_qm, rows, length, M, latents, scale, D, L, BLOCK_M, BLOCK_D, ALL, PRECISION
-        )
-        key_decode = key
-    else:
-        key_decode = load_rows(k_decode, rows, stride_dn, length, True, D, BLOCK_D)
-        t = tl.dot(key_decode, tl.trans(query_decode), input_precision=PRECISION) * scale
-        p, total = token_weights(
-            t, key_decode, q_decode, stride_pm, rows, length, M, latents, scale, D, L, BLOCK_M, BLOCK_D, ALL, PRECISION
+        p = token_weights(
+            t, key, q, stride_qm, rows, length, M, scale, D, L, BLOCK_M, BLOCK_D, ALL, EVEN, EXACT, PRECISION
         )  # fmt: skip
-    return p, total, key_decode
+    else:
+        key = load_rows(k_decode, rows, stride_dn, length, True, D, BLOCK_D)
+        t = raw_scores(key, query_decode, latents, M, scale, EVEN, EXACT, PRECISION)
+        p = token_weights(
+            t, key, q_decode, stride_pm, rows, length, M, scale, D, L, BLOCK_M, BLOCK_D, ALL, EVEN, EXACT, PRECISION
+        )  # fmt: skip
+    return p, key
 
 
 @triton.jit(do_not_specialize=["N", "M"])
@@ -82,9 +103,11 @@ def answer_kernel(
     stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    PRECISION: tl.constexpr, STAGES: tl.constexpr, ALL: tl.constexpr, FAR: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr, EVEN: tl.constexpr, ALL: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """What one block of latents brings to the outputs [N, H, Dv] of a group; a part for each block."""
+    EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
+    COARSE: tl.constexpr = "bf16" if k.dtype.element_ty == tl.bfloat16 else PRECISION
     far += tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     if FAR:  # noqa: SIM102 (a condition at compile time)
         if tl.load(far) == 0:
@@ -106,52 +129,54 @@ def answer_kernel(
         query_decode = load_query(q_decode, latents, stride_pm, M, k, D, BLOCK_D)
     causal = causal_mask(L)
     at = ((group + sequence) * H + head) * M  # a sequence has a state more than groups
-    pivot, weight, sums = load_state(lse, z, at, latents, M, DV, BLOCK_M, BLOCK_DV)
+    pivot, weight, sums = load_state(lse, z, at, latents, M, DV, BLOCK_M, BLOCK_DV, EXACT)
     lowest = tl.full([L], 1.0, tl.float32)
-    for i in tl.range(0, tl.cdiv(length, L), num_stages=STAGES):
+    for i in tl.range(0, tl.cdiv(length, L), num_stages=STAGES, disable_licm=True):
         rows = i * L + tl.arange(0, L)
         key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
         value = load_rows(v, rows, stride_vn, length, True, DV, BLOCK_DV)
-        s, t = read_scores(key, query, log_weights, rows, length, latents, M, scale, PRECISION)
-        p, total_p, _ = decode_weights(
+        t = raw_scores(key, query, latents, M, scale, EVEN, EXACT, PRECISION)
+        p, _ = decode_weights(
             t, key, q, k_decode, query_decode, q_decode, rows, length, M, latents, scale,
-            stride_qm, stride_pm, stride_dn, D, L, BLOCK_M, BLOCK_D, ALL, PRECISION,
+            stride_qm, stride_pm, stride_dn, D, L, BLOCK_M, BLOCK_D, ALL, EVEN, EXACT, PRECISION,
         )  # fmt: skip
+        s = t + biases(log_weights, rows, length, EXACT)[:, None]
         if FAR:  # while it is not nothing beside what the span brings
-            before = logarithm(pivot, weight)
-            state = means_of(sums, weight)
-        pivot, read, kept = factors(s, pivot)
+            before = logarithm(pivot, weight, EXACT)
+            state = means_of(sums, weight, EXACT)
+        pivot, read, kept = factors(s, pivot, EXACT)
         weight *= kept
         sums *= kept[None, :]
+        read_in, gained = operand(read, COARSE), tl.sum(read, 0)
         if not FAR:
-            total = sums_so_far(weight, read)
+            total = sums_so_far(weight, read_in, causal, COARSE)
             lowest = tl.minimum(lowest, tl.min(total, 1))
             total = tl.maximum(total, LOWEST)  # numbers everywhere, also where they are to be replaced
-            share = operand(p / (total * total_p[:, None]), PRECISION)
-            a = tl.where(causal, product(share, tl.trans(operand(read, PRECISION)), PRECISION), 0.0)
+            share = operand(divided(p, total, EXACT), COARSE)
+            a = tl.where(causal, product(share, tl.trans(read_in), COARSE), 0.0)
             old, state = share, sums
         else:
-            a, old = one_by_one(p / total_p[:, None], s, before, causal, L, BLOCK_M)
-            old = operand(old, PRECISION)
-        out = product(operand(state, PRECISION), tl.trans(old), PRECISION)
-        out = product_and(out, tl.trans(operand(value, PRECISION)), tl.trans(operand(a, PRECISION)), PRECISION)
-        store_rows(y, rows, H * DV, length, tl.trans(out), DV, BLOCK_DV)
-        weight += tl.sum(read, 0)
-        sums = tl.dot(tl.trans(value), read.to(value.dtype), sums, input_precision=PRECISION)
+            a, old = one_by_one(p, scores_out(s, EXACT), before, causal, L, BLOCK_M)
+            old = operand(old, COARSE)
+        out = product_of_parts(tl.zeros([BLOCK_DV, L], tl.float32), state, tl.trans(old), COARSE)
+        out = product_of_parts(tl.trans(out), a, operand(value, COARSE), COARSE)
+        store_rows(y, rows, H * DV, length, out, DV, BLOCK_DV)
+        weight += gained
+        sums = add_values(sums, value, read, BLOCK_M, BLOCK_DV, PRECISION)
     if not FAR:
         tl.store(far, (tl.min(lowest, 0) < LOWEST).to(tl.int32))
 
 
 @triton.jit(do_not_specialize=["N", "M"])
 def answer_grad_kernel(
-    q, k, v, log_weights, q_decode, k_decode, pivots, totals, z, ptr, sequences, spans, far, y, dy,
+    q, k, v, log_weights, q_decode, k_decode, pivots, totals, ends, end_totals, z, ptr, sequences, spans, far, y, dy,
     dq, dk, dv, dweights, dq_decode, dk_decode, dlse, dz,
     N, M, scale,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
     stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    PRECISION: tl.constexpr, STAGES: tl.constexpr, ALL: tl.constexpr, FAR: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr, EVEN: tl.constexpr, ALL: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one block of latents in a group: of queries a part for each group, of tokens a part for each block.
 
@@ -165,6 +190,8 @@ def answer_grad_kernel(
     two may cancel:
     `dlse_m = exp(l_m − l'_m)(dlse'_m + (Z_m − z'_m)·dz'_m) + Σ_t exp(l_m − l_tm)(p_tm dy_t·Z_m − g_tm)`.
     """
+    EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
+    COARSE: tl.constexpr = "bf16" if k.dtype.element_ty == tl.bfloat16 else PRECISION
     far += tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     if FAR:  # noqa: SIM102 (a condition at compile time)
         if tl.load(far) == 0:
@@ -196,95 +223,107 @@ def answer_grad_kernel(
     causal = causal_mask(L)
     dstate = tl.zeros([BLOCK_DV, BLOCK_M], tl.float32)
     dweight = tl.zeros([BLOCK_M], tl.float32)
-    EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
     lowest = tl.full([L], 1.0, tl.float32)
     first_span, count = tl.load(spans + group), tl.cdiv(length, L)
-    for i in tl.range(0, count, num_stages=STAGES):
+    for i in tl.range(0, count, num_stages=STAGES, disable_licm=True):
         span = count - 1 - i
         rows = span * L + tl.arange(0, L)
-        at = ((first_span + span) * H + head) * M
+        of_pivot, of_total, of_means = places(pivots, totals, z, first_span + span, head, H, BLOCK_M, BLOCK_DV)
         key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
         value = load_rows(v, rows, stride_vn, length, True, DV, BLOCK_DV)
         slope = load_rows(dy, rows, H * DV, length, True, DV, BLOCK_DV)
-        pivot = tl.load(pivots + at + latents, mask=latents < M, other=0.0)
-        before = tl.load(totals + at + latents, mask=latents < M, other=1.0)
-        state = tl.load(place_of_sums(z, first_span + span, head, H, BLOCK_M, BLOCK_DV))
-        s, t = read_scores(key, query, log_weights, rows, length, latents, M, scale, PRECISION)
-        p, total_p, key_decode = decode_weights(
+        pivot, before, state = tl.load(of_pivot), tl.load(of_total), tl.load(of_means)
+        of_pivot, of_total, _ = places(ends, end_totals, z, first_span + span, head, H, BLOCK_M, BLOCK_DV)
+        peak, end = tl.load(of_pivot), tl.load(of_total)
+        t = raw_scores(key, query, latents, M, scale, EVEN, EXACT, PRECISION)
+        p, key_decode = decode_weights(
             t, key, q, k_decode, query_decode, q_decode, rows, length, M, latents, scale,
-            stride_qm, stride_pm, stride_dn, D, L, BLOCK_M, BLOCK_D, ALL, PRECISION,
+            stride_qm, stride_pm, stride_dn, D, L, BLOCK_M, BLOCK_D, ALL, EVEN, EXACT, PRECISION,
         )  # fmt: skip
-        _, read, first = factors(s, pivot)
-        first *= before
-        end = first + tl.sum(read, 0)
-        end = tl.where(end == 0.0, 1.0, end)
+        s = t + biases(log_weights, rows, length, EXACT)[:, None]
+        reference = tl.where(peak == -float("inf"), 0.0, peak)  # as `factors` has it
+        read, first = power(s - reference[None, :], EXACT), power(pivot - reference, EXACT) * before
+        over_end = inverse(tl.where(end == 0.0, 1.0, end), EXACT)
         # The gradient of the state after the span, of which `read` and `first` are the shares.
-        dstate /= end[None, :]
-        slope_in, read_in = operand(slope, PRECISION), operand(read, PRECISION)
-        dstate_in = operand(dstate, PRECISION)
-        later = product(operand(value, PRECISION), dstate_in, PRECISION)
+        dstate *= over_end[None, :]
+        slope_in, read_in = operand(slope, COARSE), operand(read, COARSE)
+        dstate_in = operand(dstate, COARSE)
         if EXACT:
-            of_means = tl.sum(state * dstate, 0)
-            dweight = (dweight + tl.sum(read * (of_means[None, :] - later), 0)) / end
-            later += (dweight - of_means)[None, :]
+            of_state = tl.sum(state * dstate, 0)
+            of_values = product(operand(value, COARSE), dstate_in, COARSE)
+            dweight = (dweight + tl.sum(read * (of_state[None, :] - of_values), 0)) * over_end
+            constant = dweight - of_state
         else:
-            dweight /= end
-            later += dweight[None, :]
-        dvalue = product(dstate_in, tl.trans(read_in), PRECISION)
+            dweight *= over_end
+            constant = dweight
+        # From here on what is needed late comes late, and what is used up is gone: a thread has few registers.
+        b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
         if not FAR:
-            total = sums_so_far(first, read)
+            b = operand(b, COARSE)
+            total = sums_so_far(first, read_in, causal, COARSE)
             lowest = tl.minimum(lowest, tl.min(total, 1))
             total = tl.maximum(total, LOWEST)  # numbers everywhere, also where they are to be replaced
-            share = p / (total * total_p[:, None])
-            share_in = operand(share, PRECISION)
-            a = tl.where(causal, product(share_in, tl.trans(read_in), PRECISION), 0.0)
-            dvalue = product_and(dvalue, tl.trans(slope_in), operand(a, PRECISION), PRECISION)
-            b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
-            of_state = product(slope_in, operand(state * first[None, :], PRECISION), PRECISION)
-            gain = share * product_and(of_state, operand(b, PRECISION), read_in, PRECISION)  # p dp
-            b = tl.where(tl.trans(causal), tl.dot(value, tl.trans(slope), input_precision=PRECISION), 0.0)
-            later = product_and(later, operand(b, PRECISION), share_in, PRECISION)
-            lost = gain / total
-            ds = read * (later - tl.cumsum(lost, 0, reverse=True))
-            dstate = first[None, :] * product_and(dstate, tl.trans(slope_in), share_in, PRECISION)
+            share_in = operand(divided(p, total, EXACT), COARSE)
+            over = inverse(total, EXACT)
+            of_state = product(slope_in, operand(state * first[None, :], COARSE), COARSE)
+            gain = p * over * product_and(of_state, b, read_in, COARSE)  # p dp
+            lost = gain * over
             if EXACT:
-                dweight = first * dweight + tl.sum(share * of_state - first[None, :] * lost, 0)
+                dweight = first * dweight + tl.sum(p * over * of_state - first[None, :] * lost, 0)
             else:
                 dweight = first * (dweight - tl.sum(lost, 0))
-            p = share * total
+            lost = operand(lost, COARSE)
+            dstate = first[None, :] * product_and(dstate, tl.trans(slope_in), share_in, COARSE)
         else:
-            p /= total_p[:, None]
-            b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
-            of_state = product(slope_in, operand(state, PRECISION), PRECISION)
-            a, old, dp, ds = one_by_one_grad(p, s, logarithm(pivot, before), b, of_state, causal, L, BLOCK_M)
-            dvalue = product_and(dvalue, tl.trans(slope_in), operand(a, PRECISION), PRECISION)
-            ds += read * later
+            of_state = product(slope_in, operand(state, COARSE), COARSE)
+            before = logarithm(pivot, before, EXACT)
+            a, old, dp, ds = one_by_one_grad(p, scores_out(s, EXACT), before, b, of_state, causal, L, BLOCK_M)
+            a = tl.trans(a)
             gain = p * dp
-            dstate = product_and(dstate * first[None, :], tl.trans(slope_in), operand(old, PRECISION), PRECISION)
+            dstate = product_and(dstate * first[None, :], tl.trans(slope_in), operand(old, COARSE), COARSE)
             dweight = first * dweight + tl.sum(old * (of_state - dp if EXACT else -dp), 0)
-        store_rows(dv, rows, H * DV, length, tl.trans(dvalue), DV, BLOCK_DV)
-        if dweights is not None:
-            tl.store(dweights + rows * H, tl.sum(ds, 1), mask=rows < length)
         if y is None:
             delta = tl.sum(gain, 1)
         else:  # the same over all blocks
             answer = load_rows(y, rows, H * DV, length, True, DV, BLOCK_DV)
             delta = tl.sum(slope.to(tl.float32) * answer.to(tl.float32), 1)
         dt = gain - p * delta[:, None]
+        if k_decode is not None:
+            dt = dt * scale
+            dkey = product_of_parts(tl.zeros([L, BLOCK_D], tl.float32), dt, operand(query_decode, COARSE), COARSE)
+            store_rows(dk_decode, rows, H * D, length, dkey, D, BLOCK_D)
+            dquery_decode = product_and(
+                dquery_decode, tl.trans(operand(key_decode, COARSE)), operand(dt, COARSE), COARSE
+            )  # fmt: skip
+        later = product(operand(value, COARSE), dstate_in, COARSE) + constant[None, :]
+        if not FAR:
+            b = tl.where(tl.trans(causal), tl.dot(value, tl.trans(slope), input_precision=PRECISION), 0.0)
+            later = product_and(later, operand(b, COARSE), share_in, COARSE)
+            if COARSE == "bf16":
+                ones = operand(tl.where(tl.trans(causal), -1.0, 0.0), COARSE)
+                later = product_and(later, ones, lost, COARSE)
+            else:
+                later -= tl.cumsum(lost, 0, reverse=True)
+            ds = read_in.to(tl.float32) * later
+        else:
+            ds += read * later
+        if dweights is not None:
+            tl.store(dweights + rows * H, tl.sum(ds, 1), mask=rows < length)
         if k_decode is None:
             ds += dt
-        else:
-            dt = operand(dt * scale, PRECISION)
-            dkey = product(dt, operand(query_decode, PRECISION), PRECISION)
-            store_rows(dk_decode, rows, H * D, length, dkey, D, BLOCK_D)
-            dquery_decode = product_and(dquery_decode, tl.trans(operand(key_decode, PRECISION)), dt, PRECISION)
-        ds = operand(ds * scale, PRECISION)
-        dkey = product(ds, operand(query, PRECISION), PRECISION)
+        ds *= scale
+        dkey = product_of_parts(tl.zeros([L, BLOCK_D], tl.float32), ds, operand(query, COARSE), COARSE)
         store_rows(dk, rows, H * D, length, dkey, D, BLOCK_D)
-        dquery = product_and(dquery, tl.trans(operand(key, PRECISION)), ds, PRECISION)
+        dquery = product_and(dquery, tl.trans(operand(key, COARSE)), operand(ds, COARSE), COARSE)
+        dvalue = tl.trans(product(dstate_in, tl.trans(read_in), COARSE))
+        if not FAR:
+            a = tl.where(tl.trans(causal), product(read_in, tl.trans(share_in), COARSE), 0.0)
+        dvalue = product_of_parts(dvalue, a, slope_in, COARSE)
+        store_rows(dv, rows, H * DV, length, dvalue, DV, BLOCK_DV)
     at = (group * H + head) * M
     if not EXACT:
-        dweight += tl.sum(dstate * tl.load(place_of_sums(z, first_span, head, H, BLOCK_M, BLOCK_DV)), 0)
+        _, _, of_means = places(pivots, totals, z, first_span, head, H, BLOCK_M, BLOCK_DV)
+        dweight += tl.sum(dstate * tl.load(of_means), 0)
     tl.store(dlse + at + latents, dweight, mask=latents < M)
     store_rows(dz + at * DV, latents, DV, M, tl.trans(dstate), DV, BLOCK_DV)
     store_rows(dq + at * D, latents, D, M, tl.trans(dquery), D, BLOCK_D)

@@ -14,9 +14,11 @@ from .decode import decode_kernel
 from .scan import carry_kernel, scan_grad_kernel, scan_kernel
 from .span import group_grad_kernel, span_kernel
 
-# Tokens of a span, latents of a block.
+# Tokens of a span, latents of a block. In bfloat16 there are always as many of these: what is 64 high and not as wide,
+# Triton compiles wrongly for Hopper where a factor was computed. Few where factors are in float32 and do not fit.
 SPAN = 64
 _LATENTS = 64
+_FEW_LATENTS = 16
 
 # Most spans of a group, and how many programs there should be before groups take as many: for each goes through its
 # group, and a GPU holds a few hundred at a time.
@@ -30,10 +32,10 @@ _SCAN_WARPS = 1
 
 # Warps, and stages of the load pipeline, of what goes along the spans of a group.
 _SPAN_LAUNCH = 4, 2
-_ANSWER_LAUNCH = 4, 1
-_ANSWER_GRAD_LAUNCH = 4, 1
+_ANSWER_LAUNCH = 4, 2
+_ANSWER_GRAD_LAUNCH = 4, 2
 _GROUP_GRAD_LAUNCH = 4, 2
-_WIDE = 64  # dims from which on twice the warps have the registers for a tile, and nothing is loaded ahead
+_WIDE = 64  # of more dims, tiles take twice the warps, and nothing is loaded ahead
 
 # Of a program that takes one token: most numbers of a tile of queries or of the state, which stays in registers; how
 # many of them a thread is to have, few, so that all are loaded at once; fewest and most warps.
@@ -99,11 +101,20 @@ def spans_of_group(spans: int, heads: int) -> int:
 
 
 class _Tiles(NamedTuple):
-    """How programs take a problem: blocks of latents, precision of products, constants, whether dims are many."""
+    """How programs take a problem.
+
+    Attributes:
+        blocks: of latents.
+        precision: of products.
+        constants: as kernels want them.
+        even: whether blocks are full.
+        wide: whether dims are many.
+    """
 
     blocks: int
     precision: str
     constants: tuple[int, ...]
+    even: bool
     wide: bool
 
     @property
@@ -117,7 +128,7 @@ class _Tiles(NamedTuple):
     ) -> None:  # fmt: skip
         """A program for each group, head and block of latents; `how` are its warps and stages."""
         warps, stages = (2 * how[0], 1) if self.wide else how
-        constants = (*self.constants, self.precision, stages, *more)
+        constants = (*self.constants, self.precision, stages, self.even, *more)
         launch(
             kernel, (groups * self.constants[0], self.blocks), tensors, numbers, strides, constants, num_warps=warps
         )  # fmt: skip
@@ -126,13 +137,17 @@ class _Tiles(NamedTuple):
 def _tiles(q: Tensor, k: Tensor, v: Tensor, precision: str) -> _Tiles:
     heads, latents, dim = q.shape[-3:]
     widths = block_of(dim), block_of(v.shape[-1])
-    # What is 64 high and not as wide, Triton compiles wrongly for Hopper where the second factor was computed.
-    block_m = _LATENTS if max(widths) >= _WIDE else min(_LATENTS, block_of(latents))
+    wide = max(widths) > _WIDE
+    block_m = _LATENTS
+    if k.dtype == torch.float32 or (k.dtype == torch.float16 and wide):
+        block_m = min(_FEW_LATENTS, block_of(latents))
+    elif k.dtype == torch.float16:
+        block_m = min(_LATENTS, block_of(latents))
     # Factors of the weights reach far beyond what float16 holds, and several of them, rounded, meet in a product: so
     # inside they have more digits than what comes in.
     how = {torch.bfloat16: "tf32", torch.float16: "tf32x3"}.get(k.dtype, precision)
     constants = heads, dim, v.shape[-1], SPAN, block_m, *widths
-    return _Tiles(-(-latents // block_m), how, constants, max(widths) > _WIDE)
+    return _Tiles(-(-latents // block_m), how, constants, latents % block_m == 0, wide)
 
 
 def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor | None, k_decode: Tensor | None) -> tuple[int, ...]:
@@ -155,7 +170,7 @@ def causal_answer(
     lse = first_lse.new_empty((groups, *first_lse.shape[1:]))
     z = first_z.new_empty((groups, *first_z.shape[1:]))
     tiles.launch(
-        span_kernel, groups, (q, k, v, log_weights, None, None, ptr, sequences, None, lse, z, None, None, None),
+        span_kernel, groups, (q, k, v, log_weights, None, None, ptr, sequences, None, lse, z, *5 * (None,)),
         numbers, strides[:7], _SPAN_LAUNCH,
     )  # fmt: skip
     lse, z = latent_scan(lse, z, first_lse, first_z, offsets)
@@ -195,19 +210,23 @@ def causal_answer_grad(
     )
     of_weights = None if log_weights is None else k.new_empty((tiles.blocks, len(k), heads), dtype=torch.float32)
     of_lse, of_z = lse.new_empty((groups, heads, latents)), z.new_empty((groups, *z.shape[1:]))
-    pivots, totals = (lse.new_empty((num_spans, heads, latents)) for _ in range(2))
+    pivots, totals, ends, end_totals = (
+        lse.new_empty((num_spans, heads, tiles.blocks, tiles.constants[4])) for _ in range(4)
+    )
     last, last_totals = (torch.empty_like(of_lse) for _ in range(2))
     before = z.new_empty((num_spans, heads, tiles.blocks, tiles.numbers))
     tiles.launch(
         span_kernel, groups,
-        (q, k, v, log_weights, lse, z, ptr, sequences, spans, pivots, before, totals, last, last_totals),
+        (q, k, v, log_weights, lse, z, ptr, sequences, spans, pivots, before, totals, ends, end_totals,
+         last, last_totals),
         numbers, strides[:7], _SPAN_LAUNCH,
     )  # fmt: skip
     far = ptr.new_empty((groups * heads, tiles.blocks), dtype=torch.int32)
     for again in (False, True):
         tiles.launch(
             answer_grad_kernel, groups,
-            (q, k, v, log_weights, q_decode, k_decode, pivots, totals, before, ptr, sequences, spans, far,
+            (q, k, v, log_weights, q_decode, k_decode, pivots, totals, ends, end_totals, before, ptr, sequences,
+             spans, far,
              None if one else y, dy, dq, dk, dv, of_weights, dq_decode, dk_decode, of_lse, of_z),
             (len(k), *numbers), strides, _ANSWER_GRAD_LAUNCH, (one, again),
         )  # fmt: skip
@@ -216,7 +235,7 @@ def causal_answer_grad(
     launch(
         carry_kernel, _programs(z, offsets),
         (lse, z, last, last_totals, dlse, dz, offsets, of_lse, of_z, first_dlse, first_dz),
-        (latents,), (), _constants(z), num_warps=_SCAN_WARPS,
+        (latents,), (), (*_constants(z), k.dtype == torch.float32), num_warps=_SCAN_WARPS,
     )  # fmt: skip
     tiles.launch(
         group_grad_kernel, groups,

@@ -7,6 +7,8 @@ A sequence of T parts has T + 1 states, the first of which is given; those of se
 import triton
 import triton.language as tl
 
+from .tiles import power, scores_in
+
 
 @triton.jit(do_not_specialize=["M"])
 def scan_kernel(
@@ -66,6 +68,7 @@ def carry_kernel(
     lse_states, z_states, last, last_totals, dlse_last, dz_last, ptr, dlse, dz, first_dlse, first_dz,
     M,
     H: tl.constexpr, DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr, STAGES: tl.constexpr,
+    EXACT: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the states after groups, in place of what each group alone gives to that before it.
 
@@ -86,7 +89,8 @@ def carry_kernel(
         before = load_values(z_states, row, latents, M, DV, BLOCK_DV)
         pivot = load_latents(last, part, latents, M)
         total = tl.load(last_totals + part, mask=latents < M, other=1.0)
-        old = tl.exp(load_latents(lse_states, row, latents, M) - tl.where(pivot == -float("inf"), 0.0, pivot))
+        first = scores_in(load_latents(lse_states, row, latents, M), EXACT)
+        old = power(first - tl.where(pivot == -float("inf"), 0.0, pivot), EXACT)
         old = tl.div_rn(old, tl.where(total == 0.0, 1.0, total))
         tl.store(dlse + part, gl - tl.sum(gz * after, 1), mask=latents < M)
         store_values(dz, part, latents, M, gz, DV, BLOCK_DV)
