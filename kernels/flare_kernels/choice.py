@@ -65,8 +65,8 @@ def choose_for_edges(impl: str, source: Tensor, edge_attr: Tensor) -> str:
     use = _triton_or_reference(impl, source, _edge_obstacle(source, edge_attr))
     # Features that want a gradient get one on the reference path only; and traced, every tile would be in the graph.
     wants = edge_attr.requires_grad and torch.is_grad_enabled()
-    if use == "reference" and wanted == "auto" and not (source.is_cuda or wants or torch.compiler.is_compiling()):
-        return "tiled"
+    if use == "reference" and wanted == "auto" and source.device.type == "cpu" and not wants:
+        return use if torch.compiler.is_compiling() else "tiled"
     return use
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .api import Cost
 
 # Numbers of a tile of scores: with what is computed of it, about what a core has for itself.
-TILE = 1 << 16
+TILE = 1 << 17
 
 
 class _Scores(NamedTuple):
@@ -61,7 +61,7 @@ class _Scores(NamedTuple):
             loss = price * -self.slope[:, None, None]
             if not self.finite:
                 loss.masked_fill_(price == torch.inf, -torch.inf)
-            s = torch.baddbmm(loss, q, k, alpha=self.scale)
+            s = loss.baddbmm_(q, k, alpha=self.scale)
         return s if self.log_weights is None else s.add_(self.log_weights[rows])
 
     def queries(self, mesh: int) -> Tensor:

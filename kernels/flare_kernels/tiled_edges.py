@@ -112,7 +112,7 @@ class _Difference(torch.autograd.Function):
 
 def _mixed(tile: _Tile, source: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """`source_j + target_i + W e_ij` of each edge."""
-    mixed = torch.addmm(source.index_select(0, tile.start), tile.attr, weight.t())
+    mixed = source.index_select(0, tile.start).addmm_(tile.attr, weight.t())
     return mixed.add_(target[tile.nodes].index_select(0, tile.node))
 
 
