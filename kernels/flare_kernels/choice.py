@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .once import is_transformed
 from .validation import check_choice
 
 IMPLEMENTATIONS = ("auto", "triton", "sdpa", "tiled", "reference")
@@ -48,8 +49,7 @@ def choose(impl: str, k: Tensor, value_dim: int, *, with_lse: bool = False, cost
                 return "triton"
         elif impl == "triton":
             raise ValueError(f"impl='triton' {obstacle}; use impl='auto'")
-        # Traced tile by tile, every size of a mesh would be a graph of its own.
-        impl = "tiled" if costs and k.device.type == "cpu" and not torch.compiler.is_compiling() else "sdpa"
+        impl = "tiled" if costs and _tiles_suit(k) else "sdpa"
     return "reference" if with_lse and impl == "sdpa" else impl
 
 
@@ -63,11 +63,14 @@ def choose_for_edges(impl: str, source: Tensor, edge_attr: Tensor) -> str:
     if wanted == "tiled":
         return "tiled"
     use = _triton_or_reference(impl, source, _edge_obstacle(source, edge_attr))
-    # Features that want a gradient get one on the reference path only; and traced, every tile would be in the graph.
+    # Features that want a gradient get one on the reference path only.
     wants = edge_attr.requires_grad and torch.is_grad_enabled()
-    if use == "reference" and wanted == "auto" and source.device.type == "cpu" and not wants:
-        return use if torch.compiler.is_compiling() else "tiled"
-    return use
+    return "tiled" if use == "reference" and wanted == "auto" and not wants and _tiles_suit(source) else use
+
+
+def _tiles_suit(x: Tensor) -> bool:
+    """Whether tile by tile is the way: on a CPU. Traced, every size of a mesh would be a graph of its own."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not is_transformed()
 
 
 def choose_for_rows(impl: str, x: Tensor) -> str:

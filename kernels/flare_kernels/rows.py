@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .once import is_transformed
 from .segments import Segments
 
 
@@ -29,7 +30,7 @@ def spread(x: Float[Tensor, "B ..."], segments: Segments) -> Float[Tensor, "N ..
 
 
 def is_known_finite(x: Float[Tensor, "..."]) -> bool:
-    """Whether all of `x` is finite, where looking costs little: on the CPU, and not while a graph is traced."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    """Whether all of `x` is finite, where looking costs little: on the CPU, and not where numbers are not there yet."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed():
         return False
     return bool(torch.isfinite(x.detach().sum(dtype=torch.float32 if x.dtype != torch.float64 else None)))

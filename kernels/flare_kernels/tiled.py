@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .once import refuse_second_derivatives
 from .rows import is_known_finite
 from .segments import Segments
 
@@ -146,8 +146,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     @without_autocast
-    @once_differentiable
     def backward(ctx: Any, dz: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
         q, k, v, log_weights, cost, slope, head_scale, z, lse = ctx.saved_tensors
         scores = _scores(q, k, log_weights, cost, slope, head_scale, ctx.scale)
         of, dv = _Gradients(scores), torch.empty_like(v)
@@ -183,8 +183,8 @@ class _Scatter(torch.autograd.Function):
 
     @staticmethod
     @without_autocast
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
         q, k, z, cost, slope, head_scale = ctx.saved_tensors
         scores = _scores(q, k, None, cost, slope, head_scale, ctx.scale)
         of, dz = _Gradients(scores), torch.zeros_like(z)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .once import refuse_second_derivatives
 from .tiled import without_autocast
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     @without_autocast
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
         source, target, attr, weight = ctx.saved_tensors
         ds, dt, dw = (torch.zeros_like(x) for x in (source, target, weight))
         dy = dy / _degrees(ctx.plan, dy)
@@ -94,8 +94,8 @@ class _Difference(torch.autograd.Function):
 
     @staticmethod
     @without_autocast
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
         values, source, target, attr, weight = ctx.saved_tensors
         dv, ds, dt, dw = (torch.zeros_like(x) for x in (values, source, target, weight))
         dy = dy / _degrees(ctx.plan, dy)

@@ -68,6 +68,24 @@ def test_autocast_does_not_reach_inside():
             assert torch.equal(ours, plain)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_second_derivatives_are_refused_and_transforms_go_another_way(monkeypatch):
+    monkeypatch.delenv("FLARE_KERNELS_IMPL", raising=False)
+    q, k = torch.randn(2, 3, 4), torch.randn(7, 2, 4, requires_grad=True)
+    values = torch.rand(7, 3, 1)
+
+    def mixed(slope, impl="auto"):
+        cost = fk.Cost(values=values, slope=slope)
+        return fk.mixer(q, k, k, scale=1.0, cost=cost, cost_decode=cost, impl=impl)
+
+    with pytest.raises(RuntimeError, match=r"cannot be differentiated twice .* FLARE_KERNELS_IMPL=reference"):
+        torch.autograd.grad(mixed(torch.ones(2)).sum(), k, create_graph=True)
+    (slope,) = torch.autograd.grad(mixed(torch.ones(2), "reference").sum(), k, create_graph=True)
+    assert torch.autograd.grad(slope.square().sum(), k)[0].isfinite().all()
+    several = torch.func.vmap(mixed)(torch.tensor([[1.0, 2.0], [0.5, 0.1]]))
+    torch.testing.assert_close(several[1], mixed(torch.tensor([0.5, 0.1])))
+
+
 def test_nothing_of_all_scores_is_kept():
     """The backward pass holds inputs, outputs, and what has no points in it."""
     q, k = (torch.randn(*size, requires_grad=True) for size in ((2, 64, 4), (5000, 2, 4)))

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..once import refuse_second_derivatives
 from ..segments import Segments
 from . import ops  # noqa: F401 (the operators are registered there)
 
@@ -27,8 +27,8 @@ class _Scan(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dlse_states: Tensor, dz_states: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
         given = (*ctx.saved_tensors, dlse_states.contiguous(), dz_states.contiguous())
         dlse, dz, first_dlse, first_dz = torch.ops.flare_connect.latent_scan_grad(*given)
         return dlse, dz, first_dlse, first_dz, None
@@ -77,8 +77,8 @@ class _Answer(torch.autograd.Function):
         return y, lse.index_select(0, last), z.index_select(0, last)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor, dlse: Tensor, dz: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
         *tensors, spans, lse, z, y = ctx.saved_tensors
         scale, precision, num_spans = ctx.settings
         found = torch.ops.flare_connect.causal_answer_grad(

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..once import refuse_second_derivatives
 from ..triton_mixer.autograd import LN_2, Plan, Scores, Settings, if_blocks, rows_together
 
 
@@ -65,8 +65,8 @@ class _Blocks(torch.autograd.Function):
         return y, lse_states.index_select(0, last), z_states.index_select(0, last)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor, last_dlse: Tensor, last_dz: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
         q, k, v, log_weights, *scores, y, rest, z, z_after, lse2, lse, lse_points = ctx.saved_tensors[:-5]
         lse_states, z_states, offsets, rows, last = ctx.saved_tensors[-5:]
         need = ctx.needs_input_grad

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..once import refuse_second_derivatives
 from ..triton_mixer.autograd import rows_together
 from . import ops  # noqa: F401 (the operators are registered there)
 
@@ -37,8 +37,8 @@ class _EdgeMean(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
         inputs = ctx.saved_tensors
         values, by_target, by_source = inputs[:4], inputs[4:7], inputs[7:]
         need = ctx.needs_input_grad
@@ -70,8 +70,8 @@ class _EdgeDifference(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
         inputs = ctx.saved_tensors
         given, by_target, by_source = inputs[:5], inputs[5:8], inputs[8:]
         dy = rows_together(dy)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..once import refuse_second_derivatives, refuse_transforms
 from . import ops
 from .sizes import ALWAYS_ONE_BLOCK
 
@@ -73,14 +74,14 @@ def gather(
     Raises:
         RuntimeError: under a transform of `torch.func`, and in the backward pass with `create_graph=True`.
     """
-    _refuse_transforms()
+    refuse_transforms()
     z, lse = _Gather.apply(q, k, v, log_weights, *scores, *tokens, plan, settings)
     return z, lse
 
 
 def scatter(q: Tensor, k: Tensor, z: Tensor, scores: Scores, plan: Plan, settings: Settings) -> Tensor:
     """Y [N, H, Dv] in the dtype of `k`; arguments and errors as in `gather`, `z` [B, H, M, Dv] in one piece."""
-    _refuse_transforms()
+    refuse_transforms()
     y: Tensor = _Scatter.apply(q, k, z, *scores, plan, settings)
     return y
 
@@ -100,28 +101,9 @@ def mixer(
 
     Arguments and errors as in `gather`; `encode` are the costs of the gather, `decode` those of the scatter.
     """
-    _refuse_transforms()
+    refuse_transforms()
     y: Tensor = _Mixer.apply(q, k, v, log_weights, *encode, *decode, *tokens, plan, settings)
     return y
-
-
-def _refuse_transforms() -> None:
-    # For torch.func an autograd.Function has another form, for which torch looks at signatures in each call.
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        raise RuntimeError(
-            "flare_kernels does not run under torch.func transforms (vmap, grad, jvp): give several meshes to one "
-            "call, packed with `ptr` or dense [B, N, H, D], or use impl='reference'"
-        )
-
-
-def _refuse_second_derivatives() -> None:
-    # Gradient mode is on in a backward pass only with `create_graph=True`. Left alone, the gradient would count as a
-    # constant of its inputs, and a second derivative would be wrong without a word.
-    if not torch.compiler.is_compiling() and torch.is_grad_enabled():
-        raise RuntimeError(
-            "flare_kernels' Triton path cannot be differentiated twice (create_graph=True): use impl='reference' or "
-            "impl='sdpa'"
-        )
 
 
 def _operators() -> Any:
@@ -172,7 +154,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         q, k, v, log_weights, cost, slope, head_scale, token_k, token_v, token_cost, z, lse2 = ctx.saved_tensors
         need = ctx.needs_input_grad
         run = _operators()
@@ -206,7 +188,7 @@ class _Scatter(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         q, k, z, cost, slope, head_scale, y, rest, lse = ctx.saved_tensors
         dy = rows_together(dy)
         run = _operators()
@@ -241,7 +223,7 @@ class _Mixer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         q, k, v, log_weights, *scores, token_k, token_v, token_cost, y, rest, z, lse_m, lse_n = ctx.saved_tensors
         need = ctx.needs_input_grad
         dy = rows_together(dy)

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from flare_kernels.triton_mixer.autograd import Plan
 
+from ..once import refuse_second_derivatives
 from . import ops  # noqa: F401 (the operators are registered there)
 
 
@@ -26,8 +26,8 @@ class _AdaptiveNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
         x, modulation = ctx.saved_tensors
         dx, dmodulation = torch.ops.flare_connect.adaptive_norm_grad(x, modulation, dy.contiguous(), *ctx.plan, ctx.eps)
         return dx, dmodulation.to(modulation.dtype), None, None, None
