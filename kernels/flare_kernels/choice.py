@@ -60,12 +60,13 @@ def choose_for_edges(impl: str, source: Tensor, edge_attr: Tensor) -> str:
     """
     check_choice("impl", impl, ("auto", "triton", "tiled", "reference"))
     wanted = os.environ.get(VARIABLE, "auto") if impl == "auto" else impl
+    obstacle = _gradient_obstacle(edge_attr)
     if wanted == "tiled":
+        if obstacle is not None:
+            raise ValueError(f"impl='tiled' {obstacle}")
         return "tiled"
     use = _triton_or_reference(impl, source, _edge_obstacle(source, edge_attr))
-    # Features that want a gradient get one on the reference path only.
-    wants = edge_attr.requires_grad and torch.is_grad_enabled()
-    return "tiled" if use == "reference" and wanted == "auto" and not wants and _tiles_suit(source) else use
+    return "tiled" if use == "reference" and wanted == "auto" and obstacle is None and _tiles_suit(source) else use
 
 
 def _tiles_suit(x: Tensor) -> bool:
@@ -133,14 +134,22 @@ def _edge_obstacle(source: Tensor, edge_attr: Tensor) -> str | None:
     general = _general_obstacle("source", source)
     if general is not None:
         return general
-    if edge_attr.requires_grad and torch.is_grad_enabled():
-        return "gives no gradient to `edge_attr`, which requires one: detach it, or use impl='reference'"
+    obstacle = _gradient_obstacle(edge_attr)
+    if obstacle is not None:
+        return obstacle
     for name, size, most in (
         ("channels", source.shape[1], MOST_CHANNELS),
         ("edge features", edge_attr.shape[1], MOST_EDGE_FEATURES),
     ):
         if not 1 <= size <= most:
             return f"takes 1 to {most} {name}, got {size}"
+    return None
+
+
+def _gradient_obstacle(edge_attr: Tensor) -> str | None:
+    """Features that want a gradient get one on the reference path only."""
+    if edge_attr.requires_grad and torch.is_grad_enabled():
+        return "gives no gradient to `edge_attr`, which requires one: detach it, or use impl='reference'"
     return None
 
 

@@ -20,7 +20,7 @@ from flare_datasets.pdebench.solvers.diffusion_sorption import (
     solve_diffusion_sorption,
 )
 from flare_datasets.pdebench.solvers.exact import centres as cells
-from flare_datasets.pdebench.solvers.exact import cole_hopf, logistic, sorption_series
+from flare_datasets.pdebench.solvers.exact import cole_hopf, logistic, sorption_series, stoker
 from flare_datasets.pdebench.solvers.one_d_exponential import phi_functions
 from flare_datasets.pdebench.solvers.one_d_generation import generate
 from flare_datasets.pdebench.solvers.one_d_riemann import solve_riemann, star_state
@@ -434,6 +434,9 @@ def test_defaults_are_those_of_the_published_files():
             "`mach` must be left out",
         ),
         (lambda: CompressibleConfig(eta=0.1, zeta=0.1, domain_ends=(1.0, 1.0)), "`domain_ends` must be 0.001 apart"),
+        (lambda: cole_hopf(cells(8), 0.0, 0.1, a=1.0), "`a` must be above 1, got 1"),
+        (lambda: sorption_series(cells(8), 1.0, 0.1, Sorption()), "`medium` must have exponent 1"),
+        (lambda: stoker(cells(8), 1.0, left=1.0, right=2.0), "`right` < `left`, got t=1.0, right=2.0, left=1.0"),
         (lambda: solve_burgers(torch.zeros(2, 32), 0.1, [0, 1]), "`initial` must be finite float64 values"),
         (lambda: solve_burgers(torch.zeros(2, 32).double(), 0.1, [0, 0]), "`times` must be finite and increase"),
         (

@@ -1,24 +1,14 @@
 """The study of the solvers: rows of what is asked, and the table that they make."""
 
-import importlib
-import sys
-
 import pytest
-
-MODULES = ("rows", "cases", "run")
+from fixtures_studies import modules_of
 
 
 @pytest.fixture(scope="module")
 def study(repository):
     """The modules, by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        for folder in ("common", "solvers"):
-            patch.syspath_prepend(repository / "examples/studies" / folder)
-        for name in MODULES:
-            sys.modules.pop(name, None)
-        yield importlib.import_module
-        for name in MODULES:
-            sys.modules.pop(name, None)
+    with modules_of(repository / "examples/studies", ("common", "solvers"), ("rows", "cases", "run")) as module:
+        yield module
 
 
 def test_rows_and_tables_are_of_the_solvers_asked_for(study):

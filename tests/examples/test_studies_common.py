@@ -1,12 +1,11 @@
 """What studies have in common: batches are dealt once, rows say what they should, and a failure is a row."""
 
-import importlib
 import queue
-import sys
 from dataclasses import asdict, dataclass
 
 import pytest
 import torch
+from fixtures_studies import modules_of
 
 MODULES = ("crew", "rows", "steps", "curves", "wording", "options")
 
@@ -27,13 +26,8 @@ class Job:
 @pytest.fixture(scope="module")
 def common(repository):
     """The modules, by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(repository / "examples/studies/common")
-        for name in MODULES:
-            sys.modules.pop(name, None)
-        yield importlib.import_module
-        for name in MODULES:
-            sys.modules.pop(name, None)
+    with modules_of(repository / "examples/studies", ("common",), MODULES) as module:
+        yield module
 
 
 def test_batches_are_dealt_once_and_full(common):

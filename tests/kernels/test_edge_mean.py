@@ -152,6 +152,8 @@ def test_choice(monkeypatch):
     monkeypatch.setenv("FLARE_KERNELS_IMPL", "auto")
     assert fk.edge_mean(*given).requires_grad
     assert len(seen) == 2
+    with pytest.raises(ValueError, match="impl='tiled' gives no gradient to `edge_attr`"):
+        fk.edge_mean(*given, impl="tiled")
     monkeypatch.setenv("FLARE_KERNELS_IMPL", "triton")
     with pytest.raises(ValueError, match="impl='triton'"):
         fk.edge_mean(*given)

@@ -40,8 +40,8 @@ def decode_step(
         q_decode: q', as in `causal_mixer`.
         k_decode: k' of each token.
         impl: "triton", one launch that waits for nothing and can be captured in a CUDA graph, for a contiguous state in
-            float32 and head dims up to 256; or "reference", plain torch. "auto" is "reference": the kernel was not
-            timed on a GPU so far.
+            float32 and head dims up to 256; or "reference", plain torch. "auto" is "triton" on a GPU where it
+            can run them.
 
     Returns:
         Y of the token, in the dtype of `v` (under autocast, in its dtype). No gradients: for training there is

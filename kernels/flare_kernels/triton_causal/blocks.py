@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..once import refuse_second_derivatives
+from ..once import refuse_second_derivatives, refuse_transforms
 from ..triton_mixer.autograd import LN_2, Plan, Scores, Settings, if_blocks, rows_together
 
 
@@ -33,6 +33,7 @@ def mixer(
         plan: where the steps are in the points.
         settings: a positive scale, and the precision of float32.
     """
+    refuse_transforms()
     found: tuple[Tensor, Tensor, Tensor] = _Blocks.apply(
         q, k, v, log_weights, *encode, *decode, first_lse, first_z, offsets, sequence_of_step, plan, settings
     )

@@ -8,6 +8,8 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
+from flare_connect.errors import ConfigError
+
 from .diffusion_sorption import Sorption
 
 _TERMS = 40  # of a series; what is left out is far below any error of a grid
@@ -27,9 +29,14 @@ def cole_hopf(x: Tensor, t: float, viscosity: float, a: float = 1.2) -> Tensor:
         viscosity: of `u_t + u u_x = viscosity u_xx`; PDEBench's ν is π times as much.
         a: above 1; the nearer to 1, the steeper.
 
+    Raises:
+        ConfigError: `a` is 1 or less.
+
     Source: Hopf, Communications on Pure and Applied Mathematics 3, 1950: `u = −2 viscosity (log φ)_x`, where φ obeys
     the heat equation.
     """
+    if not a > 1:
+        raise ConfigError(f"`a` must be above 1, got {a}")
     k = 2 * math.pi
     decay = math.exp(-viscosity * k**2 * t)
     return 2 * k * viscosity * decay * torch.sin(k * x) / (a + decay * torch.cos(k * x))
@@ -49,7 +56,12 @@ def sorption_series(x: Tensor, t: float, start: float, medium: Sorption) -> Tens
         t: time.
         start: concentration everywhere at first.
         medium: with exponent 1, so that the retardation is the same everywhere.
+
+    Raises:
+        ConfigError: it has another exponent.
     """
+    if medium.exponent != 1:
+        raise ConfigError(f"`medium` must have exponent 1, got {medium.exponent}")
     diffusivity, retardation = medium.diffusivity, 1 + medium.capacity
     slope = -1 / (1 + diffusivity)  # of the steady state
     u = 1 + slope * x
@@ -72,8 +84,13 @@ def stoker(x: Tensor, t: float, left: float = 2.0, right: float = 1.0, gravity: 
         right: depth before it, less and above 0.
         gravity: of fall.
 
+    Raises:
+        ConfigError: the time or the depths are not so.
+
     Source: Stoker, Water Waves, 1957.
     """
+    if not (t > 0 and 0 < right < left):
+        raise ConfigError(f"`t` must be above 0 and 0 < `right` < `left`, got t={t}, right={right}, left={left}")
 
     def mismatch(level: float) -> float:
         behind = 2 * (math.sqrt(gravity * left) - math.sqrt(gravity * level))
