@@ -6,12 +6,13 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from kernels.triton_cases import DEVICES, assert_same, check, exact, outcome, runs
+from kernels.triton_cases import DEVICES, assert_same, check, exact, outcome, plain_outcomes, runs
 
 import flare_kernels as fk
 from flare_kernels.causal.state import running
 from flare_kernels.triton_causal import ops
 from flare_kernels.triton_causal.tiles import operand
+from kernels import triton_cases
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,7 +210,7 @@ def test_groups_of_any_size_give_the_same(device, monkeypatch):
 
 def test_few_spans_are_taken_in_smaller_groups(monkeypatch):
     monkeypatch.undo()
-    assert [ops.spans_of_group(n // 64, 16) for n in (64, 2048, 8192, 65_536, 2**20)] == [1, 1, 4, 8, 8]
+    assert [ops.spans_of_group(n // 64, 16) for n in (64, 2048, 8192, 65_536, 2**20)] == [1, 2, 8, 16, 16]
 
 
 def test_half_precision_of_tokens(device):
@@ -250,10 +251,10 @@ def test_what_kernels_do_not_take_is_named(device):
 
 def test_steps_of_points(device):
     """All of the block-causal mixer on its kernels, in twice the error of plain torch."""
-    generator = torch.Generator().manual_seed(0)
-    x = {name: torch.randn(size, generator=generator).to(device) for name, size in
-         {"q": (2, 5, 4), "k": (40, 2, 4), "v": (40, 2, 6), "log_weights": (40,)}.items()}  # fmt: skip
-    steps, sequences = fk.Segments.from_lengths((9, 0, 13, 1, 17), device), torch.tensor([0, 3, 5], device=device)
+    points = triton_cases.Case(lengths=(9, 0, 13, 1, 17), heads=2, latents=5, dim=4, value_dim=6, log_weights=True)
+    x = {name: t for name, t in triton_cases.draw(points, device, torch.float32).items()
+         if name in ("q", "k", "v", "log_weights")}  # fmt: skip
+    steps, sequences = points.segments(device), torch.tensor([0, 3, 5], device=device)
 
     def call(x, impl):
         y, state = fk.block_causal_mixer(
@@ -262,8 +263,10 @@ def test_steps_of_points(device):
         )  # fmt: skip
         return {"y": y, "z": state.z, "lse": state.lse}
 
-    truth, plain = (outcome(call, each, "reference", torch.float32) for each in (exact(x), x))
-    check(outcome(call, x, "triton", torch.float32), [plain], truth, torch.float32)
+    truth, plain = (
+        outcome(call, exact(x), "reference", torch.float32), plain_outcomes(call, points, x, torch.float32)
+    )  # fmt: skip
+    check(outcome(call, x, "triton", torch.float32), plain, truth, torch.float32)
 
 
 @pytest.mark.parametrize("case", [Tokens(), TOKENS["all of it"]], ids=["a few", "all of it"])

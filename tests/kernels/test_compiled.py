@@ -177,7 +177,7 @@ def test_causal_kernels_compile(dtype, latents, dim, target, monkeypatch, tmp_pa
         y.float().sum().backward()
     assert seen.keys() == {
         "span_kernel", "scan_kernel", "answer_kernel", "answer_grad_kernel", "carry_kernel", "group_grad_kernel",
-        "sum_kernel",
+        "sum_kernel", *(["token_kernel"] if latents == 200 else []),
     }  # fmt: skip
     if (dtype, dim) == (torch.bfloat16, 32):  # of what the benchmarks measure
         assert spilled(seen["span_kernel"], tmp_path) == 0

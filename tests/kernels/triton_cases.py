@@ -177,6 +177,7 @@ class Order:
     AXES = {
         "q": {-2: "M", -1: "D"}, "q_decode": {-2: "M", -1: "D"}, "k": {0: "N", -1: "D"}, "k_decode": {0: "N", -1: "D"},
         "v": {0: "N", -1: "V"}, "y": {0: "N", -1: "V"}, "z": {-2: "M", -1: "V"}, "lse": {-1: "M"},
+        "last z": {-2: "M", -1: "V"}, "first_lse": {-1: "M"},
         "token_k": {-1: "D"}, "token_v": {-1: "V"}, "log_weights": {0: "N"}, "counts": {0: "N"},
         "cost_encode": {0: "N", 1: "M"}, "cost_decode": {0: "N", 1: "M"}, "cost_tokens": {1: "M"},
         "slope_encode": {}, "slope_decode": {},

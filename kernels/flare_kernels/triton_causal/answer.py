@@ -76,34 +76,58 @@ def divided(p, total, EXACT: tl.constexpr):
 
 @triton.jit
 def decode_weights(
-    t, key, q, k_decode, query_decode, q_decode, rows, length, M, latents, scale,
-    stride_qm, stride_pm, stride_dn,
-    D: tl.constexpr, L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, ALL: tl.constexpr,
+    t, key, k_decode, query_decode, peaks, totals, rows, length, M, latents, scale,
+    stride_dn,
+    H: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
     EVEN: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`token_weights`, and the keys that they are of: without separate ones those of the latents' scores t."""
-    if k_decode is None:
-        p = token_weights(
-            t, key, q, stride_qm, rows, length, M, scale, D, L, BLOCK_M, BLOCK_D, ALL, EVEN, EXACT, PRECISION
-        )  # fmt: skip
-    else:
+    if k_decode is not None:
         key = load_rows(k_decode, rows, stride_dn, length, True, D, BLOCK_D)
         t = raw_scores(key, query_decode, latents, M, scale, EVEN, EXACT, PRECISION)
-        p = token_weights(
-            t, key, q_decode, stride_pm, rows, length, M, scale, D, L, BLOCK_M, BLOCK_D, ALL, EVEN, EXACT, PRECISION
-        )  # fmt: skip
-    return p, key
+    return token_weights(t, peaks, totals, rows, length, H, EXACT), key
+
+
+@triton.jit(do_not_specialize=["M"])
+def token_kernel(
+    q, k, ptr, sequences, peaks, totals,
+    M, scale,
+    stride_qb, stride_qh, stride_qm, stride_kn, stride_kh,
+    H: tl.constexpr, D: tl.constexpr,
+    L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Softmax of each token over latents in several blocks: the largest score, and the sum relative to it [N, H]."""
+    EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
+    head, _, start, length, sequence = group_place(ptr, sequences, H)
+    q += sequence * stride_qb + head * stride_qh
+    k += start * stride_kn + head * stride_kh
+    peaks += start * H + head
+    totals += start * H + head
+    for i in range(0, tl.cdiv(length, L)):
+        rows = i * L + tl.arange(0, L)
+        key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
+        peak = tl.full([L], -float("inf"), tl.float32)
+        total = tl.zeros([L], tl.float32)
+        for first in tl.range(0, M, BLOCK_M, num_stages=STAGES):
+            latents = first + tl.arange(0, BLOCK_M)
+            query = load_query(q, latents, stride_qm, M, k, D, BLOCK_D)
+            t = raw_scores(key, query, latents, M, scale, False, EXACT, PRECISION)
+            higher = tl.maximum(peak, tl.max(t, 1))
+            total = total * power(peak - higher, EXACT) + tl.sum(power(t - higher[:, None], EXACT), 1)
+            peak = higher
+        tl.store(peaks + rows * H, peak, mask=rows < length)
+        tl.store(totals + rows * H, total, mask=rows < length)
 
 
 @triton.jit(do_not_specialize=["N", "M"])
 def answer_kernel(
-    q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, far, y,
+    q, k, v, log_weights, q_decode, k_decode, peaks, totals, lse, z, ptr, sequences, far, y,
     N, M, scale,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
     stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    PRECISION: tl.constexpr, STAGES: tl.constexpr, EVEN: tl.constexpr, ALL: tl.constexpr, FAR: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr, EVEN: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """What one block of latents brings to the outputs [N, H, Dv] of a group; a part for each block."""
     EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
@@ -121,6 +145,9 @@ def answer_kernel(
     y += ((block.to(tl.int64) * N + start) * H + head) * DV
     if log_weights is not None:
         log_weights += start
+    if peaks is not None:
+        peaks += start * H + head
+        totals += start * H + head
     query = load_query(q, latents, stride_qm, M, k, D, BLOCK_D)
     query_decode = query
     if k_decode is not None:
@@ -137,8 +164,8 @@ def answer_kernel(
         value = load_rows(v, rows, stride_vn, length, True, DV, BLOCK_DV)
         t = raw_scores(key, query, latents, M, scale, EVEN, EXACT, PRECISION)
         p, _ = decode_weights(
-            t, key, q, k_decode, query_decode, q_decode, rows, length, M, latents, scale,
-            stride_qm, stride_pm, stride_dn, D, L, BLOCK_M, BLOCK_D, ALL, EVEN, EXACT, PRECISION,
+            t, key, k_decode, query_decode, peaks, totals, rows, length, M, latents, scale,
+            stride_dn, H, D, BLOCK_D, EVEN, EXACT, PRECISION,
         )  # fmt: skip
         s = t + biases(log_weights, rows, length, EXACT)[:, None]
         if FAR:  # while it is not nothing beside what the span brings
@@ -169,14 +196,15 @@ def answer_kernel(
 
 @triton.jit(do_not_specialize=["N", "M"])
 def answer_grad_kernel(
-    q, k, v, log_weights, q_decode, k_decode, pivots, totals, ends, end_totals, z, ptr, sequences, spans, far, y, dy,
+    q, k, v, log_weights, q_decode, k_decode, peaks, totals,
+    pivots, pivot_totals, ends, end_totals, z, ptr, sequences, spans, far, y, dy,
     dq, dk, dv, dweights, dq_decode, dk_decode, dlse, dz,
     N, M, scale,
     stride_qb, stride_qh, stride_qm, stride_kn, stride_kh, stride_vn, stride_vh,
     stride_pb, stride_ph, stride_pm, stride_dn, stride_dh,
     H: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    PRECISION: tl.constexpr, STAGES: tl.constexpr, EVEN: tl.constexpr, ALL: tl.constexpr, FAR: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr, EVEN: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one block of latents in a group: of queries a part for each group, of tokens a part for each block.
 
@@ -184,7 +212,8 @@ def answer_grad_kernel(
     `group_grad_kernel` adds that. Spans are taken from the last to the first, with the gradient (dlse', dz') of the
     state (l', z') after each. With `B_tτ = dy_t·v_τ` for τ ≤ t and `g_tm = p_tm dp_tm`:
     `dp_tm = Σ_τ exp(s_τm − l_tm) B_tτ + exp(l_m − l_tm) dy_t·Z_m`,
-    `ds_τm = Σ_{t≥τ} exp(s_τm − l_tm)(p_tm B_tτ − g_tm) + exp(s_τm − l'_m)(v_τ·dz'_m + dtotal'_m)`,
+    `ds_τm = Σ_{t≥τ} exp(s_τm − l_tm)(p_tm B_tτ − g_tm) + exp(s_τm − l'_m)(v_τ·dz'_m + dtotal'_m)`, where
+    `Σ_m g_tm` is taken off B_tτ and dp_tm, so that what is rounded is small where the two are next to the same,
     `dz_m = exp(l_m − l'_m) dz'_m + Σ_t p_tm exp(l_m − l_tm) dy_t`. A gradient of l with `exp(l) Z` and not Z held,
     `dtotal = dlse − Z·dz`, fades as dz does, with −g in place of p dy. In float32 dlse itself is handed on, since the
     two may cancel:
@@ -209,7 +238,9 @@ def answer_grad_kernel(
     if log_weights is not None:
         log_weights += start
         dweights += part
-    if y is not None:
+    if peaks is not None:  # several blocks of latents
+        peaks += start * H + head
+        totals += start * H + head
         y += (start * H + head) * DV
     query = load_query(q, latents, stride_qm, M, k, D, BLOCK_D)
     query_decode = query
@@ -228,7 +259,7 @@ def answer_grad_kernel(
     for i in tl.range(0, count, num_stages=STAGES, disable_licm=True):
         span = count - 1 - i
         rows = span * L + tl.arange(0, L)
-        of_pivot, of_total, of_means = places(pivots, totals, z, first_span + span, head, H, BLOCK_M, BLOCK_DV)
+        of_pivot, of_total, of_means = places(pivots, pivot_totals, z, first_span + span, head, H, BLOCK_M, BLOCK_DV)
         key = load_rows(k, rows, stride_kn, length, True, D, BLOCK_D)
         value = load_rows(v, rows, stride_vn, length, True, DV, BLOCK_DV)
         slope = load_rows(dy, rows, H * DV, length, True, DV, BLOCK_DV)
@@ -237,8 +268,8 @@ def answer_grad_kernel(
         peak, end = tl.load(of_pivot), tl.load(of_total)
         t = raw_scores(key, query, latents, M, scale, EVEN, EXACT, PRECISION)
         p, key_decode = decode_weights(
-            t, key, q, k_decode, query_decode, q_decode, rows, length, M, latents, scale,
-            stride_qm, stride_pm, stride_dn, D, L, BLOCK_M, BLOCK_D, ALL, EVEN, EXACT, PRECISION,
+            t, key, k_decode, query_decode, peaks, totals, rows, length, M, latents, scale,
+            stride_dn, H, D, BLOCK_D, EVEN, EXACT, PRECISION,
         )  # fmt: skip
         s = t + biases(log_weights, rows, length, EXACT)[:, None]
         reference = tl.where(peak == -float("inf"), 0.0, peak)  # as `factors` has it
@@ -266,28 +297,30 @@ def answer_grad_kernel(
             share_in = operand(divided(p, total, EXACT), COARSE)
             over = inverse(total, EXACT)
             of_state = product(slope_in, operand(state * first[None, :], COARSE), COARSE)
-            gain = p * over * product_and(of_state, b, read_in, COARSE)  # p dp
-            lost = gain * over
+            dp = over * product_and(of_state, b, read_in, COARSE)
+            # The weight as the products have it, so that its rounding meets only what differs from dp.
+            weight = share_in.to(tl.float32)
+            lost = weight * dp
             if EXACT:
-                dweight = first * dweight + tl.sum(p * over * of_state - first[None, :] * lost, 0)
+                dweight = first * dweight + tl.sum(weight * of_state - first[None, :] * lost, 0)
             else:
                 dweight = first * (dweight - tl.sum(lost, 0))
-            lost = operand(lost, COARSE)
             dstate = first[None, :] * product_and(dstate, tl.trans(slope_in), share_in, COARSE)
         else:
             of_state = product(slope_in, operand(state, COARSE), COARSE)
             before = logarithm(pivot, before, EXACT)
             a, old, dp, ds = one_by_one_grad(p, scores_out(s, EXACT), before, b, of_state, causal, L, BLOCK_M)
             a = tl.trans(a)
-            gain = p * dp
             dstate = product_and(dstate * first[None, :], tl.trans(slope_in), operand(old, COARSE), COARSE)
             dweight = first * dweight + tl.sum(old * (of_state - dp if EXACT else -dp), 0)
-        if y is None:
-            delta = tl.sum(gain, 1)
+        if peaks is None:
+            delta = tl.sum(p * dp, 1)
         else:  # the same over all blocks
             answer = load_rows(y, rows, H * DV, length, True, DV, BLOCK_DV)
             delta = tl.sum(slope.to(tl.float32) * answer.to(tl.float32), 1)
-        dt = gain - p * delta[:, None]
+        dt = p * (dp - delta[:, None])
+        if not FAR:
+            lost = operand(weight * (dp - delta[:, None]), COARSE)
         if k_decode is not None:
             dt = dt * scale
             dkey = product_of_parts(tl.zeros([L, BLOCK_D], tl.float32), dt, operand(query_decode, COARSE), COARSE)
@@ -297,7 +330,8 @@ def answer_grad_kernel(
             )  # fmt: skip
         later = product(operand(value, COARSE), dstate_in, COARSE) + constant[None, :]
         if not FAR:
-            b = tl.where(tl.trans(causal), tl.dot(value, tl.trans(slope), input_precision=PRECISION), 0.0)
+            b = operand(tl.dot(value, tl.trans(slope), input_precision=PRECISION), COARSE).to(tl.float32)
+            b = tl.where(tl.trans(causal), b - delta[None, :], 0.0)
             later = product_and(later, operand(b, COARSE), share_in, COARSE)
             if COARSE == "bf16":
                 ones = operand(tl.where(tl.trans(causal), -1.0, 0.0), COARSE)
@@ -322,7 +356,7 @@ def answer_grad_kernel(
         store_rows(dv, rows, H * DV, length, dvalue, DV, BLOCK_DV)
     at = (group * H + head) * M
     if not EXACT:
-        _, _, of_means = places(pivots, totals, z, first_span, head, H, BLOCK_M, BLOCK_DV)
+        _, _, of_means = places(pivots, pivot_totals, z, first_span, head, H, BLOCK_M, BLOCK_DV)
         dweight += tl.sum(dstate * tl.load(of_means), 0)
     tl.store(dlse + at + latents, dweight, mask=latents < M)
     store_rows(dz + at * DV, latents, DV, M, tl.trans(dstate), DV, BLOCK_DV)

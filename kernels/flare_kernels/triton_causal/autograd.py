@@ -70,8 +70,8 @@ class _Answer(torch.autograd.Function):
     def forward(ctx: Any, *given: Any) -> tuple[Tensor, ...]:
         *tensors, scale, precision, spans, num_spans = given
         offsets: Tensor = tensors[-1]
-        y, lse, z = torch.ops.flare_connect.causal_answer(*tensors, scale, precision)
-        ctx.save_for_backward(*tensors, spans, lse, z, y)
+        y, lse, z, softmax = torch.ops.flare_connect.causal_answer(*tensors, scale, precision)
+        ctx.save_for_backward(*tensors, spans, lse, z, softmax, y)
         ctx.settings = scale, precision, num_spans
         last = offsets[1:] + torch.arange(len(offsets) - 1, device=offsets.device)
         return y, lse.index_select(0, last), z.index_select(0, last)
@@ -79,10 +79,10 @@ class _Answer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, dlse: Tensor, dz: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives()
-        *tensors, spans, lse, z, y = ctx.saved_tensors
+        *tensors, spans, lse, z, softmax, y = ctx.saved_tensors
         scale, precision, num_spans = ctx.settings
         found = torch.ops.flare_connect.causal_answer_grad(
-            *tensors, scale, precision, spans, num_spans, lse, z, y, *(x.contiguous() for x in (dy, dlse, dz))
+            *tensors, scale, precision, spans, num_spans, lse, z, softmax, y, *(x.contiguous() for x in (dy, dlse, dz))
         )
         of_inputs = [None if x is None else each.to(x.dtype) for x, each in zip(tensors, found, strict=False)]
         return *of_inputs, *7 * (None,)

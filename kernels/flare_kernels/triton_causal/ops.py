@@ -9,7 +9,7 @@ from ..operators import register
 from ..triton_mixer.backward import sum_kernel
 from ..triton_mixer.dispatch import launch
 from ..triton_mixer.sizes import block_of
-from .answer import answer_grad_kernel, answer_kernel
+from .answer import answer_grad_kernel, answer_kernel, token_kernel
 from .decode import decode_kernel
 from .scan import carry_kernel, scan_grad_kernel, scan_kernel
 from .span import group_grad_kernel, span_kernel
@@ -22,8 +22,8 @@ _FEW_LATENTS = 16
 
 # Most spans of a group, and how many programs there should be before groups take as many: for each goes through its
 # group, and a GPU holds a few hundred at a time.
-SPANS_OF_GROUP = 8
-PROGRAMS = 512
+SPANS_OF_GROUP = 16
+PROGRAMS = 256
 
 # Latents of a program: few, so that there are enough programs, for each goes through a whole sequence.
 _BLOCK_M = 4
@@ -31,11 +31,18 @@ _AHEAD = 8  # parts that are loaded at a time
 _SCAN_WARPS = 1
 
 # Warps, and stages of the load pipeline, of what goes along the spans of a group.
-_SPAN_LAUNCH = 4, 2
-_ANSWER_LAUNCH = 4, 2
+_SPAN_LAUNCH = 2, 2
+_TOKEN_LAUNCH = 4, 2
+_ANSWER_LAUNCH = 4, 3
 _ANSWER_GRAD_LAUNCH = 4, 2
-_GROUP_GRAD_LAUNCH = 4, 2
-_WIDE = 64  # of more dims, tiles take twice the warps, and nothing is loaded ahead
+_GROUP_GRAD_LAUNCH = 4, 3
+# Of more dims nothing is loaded ahead. In float16 more warps than four read past what Triton gave them on Hopper.
+_WIDE = 64
+_WIDE_WARPS = {torch.float32: 8, torch.bfloat16: 8, torch.float16: 4}
+
+# Parts and numbers that a program adds up at a time; the kernel counts the latter in 32 bits.
+_OF_SUM = 4, 1024
+_MOST_OF_SUM = 2**31 - _OF_SUM[1]
 
 # Of a program that takes one token: most numbers of a tile of queries or of the state, which stays in registers; how
 # many of them a thread is to have, few, so that all are loaded at once; fewest and most warps.
@@ -50,9 +57,9 @@ _SCHEMAS = {
     "latent_scan": "(Tensor lse, Tensor z, Tensor first_lse, Tensor first_z, Tensor ptr) -> (Tensor, Tensor)",
     "latent_scan_grad": "(Tensor lse, Tensor z, Tensor ptr, Tensor lse_states, Tensor z_states, Tensor dlse_states,"
     " Tensor dz_states) -> (Tensor, Tensor, Tensor, Tensor)",
-    "causal_answer": f"({_ANSWER}) -> (Tensor, Tensor, Tensor)",
-    "causal_answer_grad": f"({_ANSWER}, Tensor spans, int num_spans, Tensor lse, Tensor z, Tensor y, Tensor dy,"
-    " Tensor dlse, Tensor dz) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "causal_answer": f"({_ANSWER}) -> (Tensor, Tensor, Tensor, Tensor)",
+    "causal_answer_grad": f"({_ANSWER}, Tensor spans, int num_spans, Tensor lse, Tensor z, Tensor softmax, Tensor y,"
+    " Tensor dy, Tensor dlse, Tensor dz) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     "causal_decode": "(Tensor q, Tensor k, Tensor v, Tensor? log_weights, Tensor? q_decode, Tensor? k_decode,"
     " Tensor(a!) lse, Tensor(b!) z, float scale) -> Tensor",
 }
@@ -108,26 +115,30 @@ class _Tiles(NamedTuple):
         precision: of products.
         constants: as kernels want them.
         even: whether blocks are full.
-        wide: whether dims are many.
+        wide: warps where dims are many, or else 0.
     """
 
     blocks: int
     precision: str
     constants: tuple[int, ...]
     even: bool
-    wide: bool
+    wide: int
 
     @property
     def numbers(self) -> int:
         """Of a tile of states."""
         return self.constants[4] * self.constants[6]
 
+    def warps_and_stages(self, how: tuple[int, int]) -> tuple[int, int]:
+        """Of these for a few dims."""
+        return (self.wide, 1) if self.wide else how
+
     def launch(
         self, kernel: Any, groups: int, tensors: tuple[Tensor | None, ...], numbers: tuple[int | float, ...],
         strides: tuple[int, ...], how: tuple[int, int], more: tuple[bool, ...] = (),
     ) -> None:  # fmt: skip
         """A program for each group, head and block of latents; `how` are its warps and stages."""
-        warps, stages = (2 * how[0], 1) if self.wide else how
+        warps, stages = self.warps_and_stages(how)
         constants = (*self.constants, self.precision, stages, self.even, *more)
         launch(
             kernel, (groups * self.constants[0], self.blocks), tensors, numbers, strides, constants, num_warps=warps
@@ -147,7 +158,7 @@ def _tiles(q: Tensor, k: Tensor, v: Tensor, precision: str) -> _Tiles:
     # inside they have more digits than what comes in.
     how = {torch.bfloat16: "tf32", torch.float16: "tf32x3"}.get(k.dtype, precision)
     constants = heads, dim, v.shape[-1], SPAN, block_m, *widths
-    return _Tiles(-(-latents // block_m), how, constants, latents % block_m == 0, wide)
+    return _Tiles(-(-latents // block_m), how, constants, latents % block_m == 0, _WIDE_WARPS[k.dtype] if wide else 0)
 
 
 def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor | None, k_decode: Tensor | None) -> tuple[int, ...]:
@@ -157,11 +168,38 @@ def _strides(q: Tensor, k: Tensor, v: Tensor, q_decode: Tensor | None, k_decode:
     return (*queries[0], *rows[0], *rows[1], *queries[1], *rows[2])
 
 
+def _room_for_softmax(tiles: _Tiles, k: Tensor) -> Tensor:
+    """[2, P ≥ N·H], its rows aligned; nothing where latents are one block, which finds it by itself."""
+    numbers = 0 if tiles.blocks == 1 else -(-k.shape[0] * k.shape[1] // 4) * 4
+    return k.new_empty((2, numbers), dtype=torch.float32)
+
+
+def _softmax_of_tokens(
+    tiles: _Tiles, q: Tensor, k: Tensor, ptr: Tensor, sequences: Tensor, scale: float, strides: tuple[int, ...]
+) -> Tensor:
+    """Of each token over all latents, as `token_kernel` has it."""
+    found = _room_for_softmax(tiles, k)
+    if found.numel():
+        heads, dim, _, span, block_m, block_d, _ = tiles.constants
+        warps, stages = tiles.warps_and_stages(_TOKEN_LAUNCH)
+        launch(
+            token_kernel, len(sequences) * heads, (q, k, ptr, sequences, *found), (q.shape[-2], scale), strides,
+            (heads, dim, span, block_m, block_d, tiles.precision, stages), num_warps=warps,
+        )  # fmt: skip
+    return found
+
+
+def _halves(softmax: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    return (softmax[0], softmax[1]) if softmax.numel() else (None, None)
+
+
 def causal_answer(
     q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
     first_lse: Tensor, first_z: Tensor, ptr: Tensor, sequences: Tensor, offsets: Tensor, scale: float, precision: str,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Y [N, H, Dv] in the dtype of `v`, and all states before and after the groups of spans that `ptr` cuts.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Y [N, H, Dv] in the dtype of `v`, all states before and after the groups of spans that `ptr` cuts, softmax.
+
+    The last is that of each token over several blocks of latents, see `token_kernel`.
 
     Give both `q_decode` and `k_decode`, or neither where tokens and latents read one another by the same scores.
     """
@@ -174,25 +212,29 @@ def causal_answer(
         numbers, strides[:7], _SPAN_LAUNCH,
     )  # fmt: skip
     lse, z = latent_scan(lse, z, first_lse, first_z, offsets)
-    one = tiles.blocks == 1
-    parts = v.new_empty((tiles.blocks, *v.shape), dtype=v.dtype if one else torch.float32)
+    readers = (q, k) if q_decode is None or k_decode is None else (q_decode, k_decode)
+    of_readers = strides[:5] if k_decode is None else strides[7:]
+    softmax = _softmax_of_tokens(tiles, *readers, ptr, sequences, scale, of_readers)
+    parts = v.new_empty((tiles.blocks, *v.shape), dtype=v.dtype if tiles.blocks == 1 else torch.float32)
     far = ptr.new_empty((groups * q.shape[-3], tiles.blocks), dtype=torch.int32)
     for again in (False, True):
         tiles.launch(
-            answer_kernel, groups, (q, k, v, log_weights, q_decode, k_decode, lse, z, ptr, sequences, far, parts),
-            (len(k), *numbers), strides, _ANSWER_LAUNCH, (one, again),
+            answer_kernel, groups,
+            (q, k, v, log_weights, q_decode, k_decode, *_halves(softmax), lse, z, ptr, sequences, far, parts),
+            (len(k), *numbers), strides, _ANSWER_LAUNCH, (again,),
         )  # fmt: skip
-    return parts[0] if one else parts.sum(0).to(v.dtype), lse, z
+    return _of_blocks(parts, v.dtype), lse, z, softmax
 
 
 def causal_answer_grad(
     q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
     first_lse: Tensor, first_z: Tensor, ptr: Tensor, sequences: Tensor, offsets: Tensor, scale: float, precision: str,
-    spans: Tensor, num_spans: int, lse: Tensor, z: Tensor, y: Tensor, dy: Tensor, dlse: Tensor, dz: Tensor,
+    spans: Tensor, num_spans: int, lse: Tensor, z: Tensor, softmax: Tensor, y: Tensor, dy: Tensor, dlse: Tensor,
+    dz: Tensor,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of q, k, v, log-weights, q_decode, k_decode, first_lse, first_z.
 
-    `lse` and `z` are all states that the forward pass gave; `dlse` and `dz` the gradients of each sequence's last. Of
+    `lse`, `z` and `softmax` are what the forward pass gave; `dlse` and `dz` the gradients of each sequence's last. Of
     `num_spans` spans the first of group g is `spans[g]`; `offsets` say which groups a sequence has.
     """
     tiles, groups = _tiles(q, k, v, precision), len(sequences)
@@ -225,10 +267,10 @@ def causal_answer_grad(
     for again in (False, True):
         tiles.launch(
             answer_grad_kernel, groups,
-            (q, k, v, log_weights, q_decode, k_decode, pivots, totals, ends, end_totals, before, ptr, sequences,
-             spans, far,
+            (q, k, v, log_weights, q_decode, k_decode, *_halves(softmax), pivots, totals, ends, end_totals, before,
+             ptr, sequences, spans, far,
              None if one else y, dy, dq, dk, dv, of_weights, dq_decode, dk_decode, of_lse, of_z),
-            (len(k), *numbers), strides, _ANSWER_GRAD_LAUNCH, (one, again),
+            (len(k), *numbers), strides, _ANSWER_GRAD_LAUNCH, (again,),
         )  # fmt: skip
     del before
     first_dlse, first_dz = torch.empty_like(first_lse), torch.empty_like(first_z)
@@ -242,9 +284,7 @@ def causal_answer_grad(
         (q, k, v, log_weights, last, last_totals, ptr, sequences, of_lse, of_z, dq, dk, dv, of_weights),
         (len(k), *numbers), strides[:7], _GROUP_GRAD_LAUNCH,
     )  # fmt: skip
-    of_rows = (
-        k.new_empty(0) if each is None else each[0] if one else each.sum(0).to(k.dtype) for each in (dk, dv, dk_decode)
-    )
+    of_rows = (k.new_empty(0) if each is None else _of_blocks(each, k.dtype) for each in (dk, dv, dk_decode))
     of_queries = (
         k.new_empty(0) if each is None or x is None else _of_queries(each, x, offsets)
         for each, x in ((dq, q), (dq_decode, q_decode))
@@ -252,6 +292,20 @@ def causal_answer_grad(
     weights = k.new_empty(0) if of_weights is None else of_weights.sum((0, 2))
     (found_k, found_v, found_kd), (found_q, found_qd) = of_rows, of_queries
     return found_q, found_k, found_v, weights, found_qd, found_kd, first_dlse, first_dz
+
+
+def _of_blocks(parts: Tensor, dtype: torch.dtype) -> Tensor:
+    """Parts of blocks of latents added up, in their order."""
+    blocks, size = len(parts), parts[0].numel()
+    if blocks == 1:
+        return parts[0]
+    if size >= _MOST_OF_SUM:
+        return parts.sum(0).to(dtype)
+    out = parts.new_empty(parts.shape[1:], dtype=dtype)
+    launch(
+        sum_kernel, (-(-size // _OF_SUM[1]), 1), (parts, None, out), (blocks, 1, size, 1.0), (), _OF_SUM
+    )  # fmt: skip
+    return out
 
 
 def _of_queries(parts: Tensor, q: Tensor, offsets: Tensor) -> Tensor:
@@ -302,11 +356,12 @@ def _fake_decode(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
 
 def _fake_answer(
     q: Tensor, k: Tensor, v: Tensor, log_weights: Tensor | None, q_decode: Tensor | None, k_decode: Tensor | None,
-    first_lse: Tensor, first_z: Tensor, ptr: Tensor, sequences: Tensor, *rest: Any,
+    first_lse: Tensor, first_z: Tensor, ptr: Tensor, sequences: Tensor, offsets: Tensor, scale: float, precision: str,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     y = torch.empty_like(v, memory_format=torch.contiguous_format)
     states = len(sequences) + len(first_lse)
-    return y, *(x.new_empty((states, *x.shape[1:])) for x in (first_lse, first_z))
+    all_states = (x.new_empty((states, *x.shape[1:])) for x in (first_lse, first_z))
+    return y, *all_states, _room_for_softmax(_tiles(q, k, v, precision), k)
 
 
 def _fake_answer_grad(

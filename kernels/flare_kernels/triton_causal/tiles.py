@@ -122,26 +122,18 @@ def biases(log_weights, rows, length, EXACT: tl.constexpr):
 
 
 @triton.jit
-def token_weights(
-    t, key, q, stride_m, rows, length, M, scale,
-    D: tl.constexpr, L: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, ALL: tl.constexpr,
-    EVEN: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Weights [L, BLOCK_M] of a block, with scores t, in each token's softmax over all latents; zero past the last."""
-    if ALL:
+def token_weights(t, peaks, totals, rows, length, H: tl.constexpr, EXACT: tl.constexpr):
+    """Weights [L, BLOCK_M] of a block, with scores t, in each token's softmax over all latents; zero past the last.
+
+    What `token_kernel` found, `peaks` and `totals`, or nothing where the block has all latents.
+    """
+    if peaks is None:
         peak = tl.max(t, 1)
         p = power(t - peak[:, None], EXACT)
         total = tl.sum(p, 1)
     else:
-        peak = tl.full([L], -float("inf"), tl.float32)
-        total = tl.zeros([L], tl.float32)
-        for first in range(0, M, BLOCK_M):
-            block = first + tl.arange(0, BLOCK_M)
-            query = load_rows(q, block, stride_m, M, True, D, BLOCK_D).to(key.dtype)
-            other = raw_scores(key, query, block, M, scale, EVEN, EXACT, PRECISION)
-            new_peak = tl.maximum(peak, tl.max(other, 1))
-            total = total * power(peak - new_peak, EXACT) + tl.sum(power(other - new_peak[:, None], EXACT), 1)
-            peak = new_peak
+        peak = tl.load(peaks + rows * H, mask=rows < length, other=0.0)
+        total = tl.load(totals + rows * H, mask=rows < length, other=1.0)
         p = power(t - peak[:, None], EXACT)
     return p * tl.where(rows < length, 1.0 / total, 0.0)[:, None]
 
