@@ -82,6 +82,34 @@ def choose_for_rows(impl: str, x: Tensor) -> str:
     return _triton_or_reference(impl, x, obstacle)
 
 
+def choose_for_tokens(impl: str, k: Tensor, v: Tensor, k_decode: Tensor) -> str:
+    """The implementation along sequences of tokens: "triton", "chunked" or "reference".
+
+    Plain torch there is "chunked", also where the environment variable asks for another kind of it.
+
+    Args:
+        impl: "auto" or a name.
+        k: keys, `v` the values, and `k_decode` the keys of what tokens read.
+        v: see `k`.
+        k_decode: see `k`.
+
+    Raises:
+        ValueError: if Triton is asked for and cannot run these.
+    """
+    if impl in ("chunked", "reference"):
+        return impl
+    if choose(impl, k, v.shape[-1]) != "triton":
+        return "chunked"
+    if v.dtype == k.dtype == k_decode.dtype and k_decode.shape == k.shape:
+        return "triton"
+    if impl == "triton":
+        raise ValueError(
+            f"impl='triton' takes `v` and `k_decode` in the dtype of `k`, and `k_decode` {list(k.shape)}; got "
+            f"{k.dtype}, {v.dtype}, {k_decode.dtype} and {list(k_decode.shape)}: use impl='auto'"
+        )
+    return "chunked"
+
+
 def choose_for_token(impl: str, inputs: Mapping[str, Tensor], lse: Tensor, z: Tensor) -> str:
     """The implementation for one token more of sequences: as `choose_for_edges`.
 

@@ -222,13 +222,13 @@ def test_captured_steps_are_steps(study, data, name):
         model.fit_statistics(graphs.splits["train"])
         model.to("cuda")
         feed = study["training"].Feed(model, graphs.splits["train"], UnrollConfig(own_steps=1), 0, batch=3)
-        start = float(feed.loss(0, 0))
+        start = float(feed.loss(0, 0).detach())
         _, calls = feed.steps(5e-3, captured=captured)
         for call in 5 * calls:
             feed.draw()
             call()
         feed.first.zero_()
-        found.append(float(feed.loss(0, 0)))
+        found.append(float(feed.loss(0, 0).detach()))
     assert found[0] == pytest.approx(found[1], rel=0.05)
     assert found[0] < 0.95 * start
 

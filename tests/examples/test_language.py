@@ -11,8 +11,6 @@ import sys
 import pytest
 import torch
 
-from flare_kernels import Segments
-
 MODULES = ("summary", "stages", "recall", "variants", "softmax")
 
 
@@ -32,7 +30,7 @@ def decoder(study, name, latents=5, vocabulary=256):
     """Two blocks, whose convolutions do something."""
     variants = study("variants")
     options = {} if name in variants.PEERS else {"num_latents": latents}
-    made = variants.LM.Decoder(16, 2, variants.mixer(name, 16, 2, "auto", cuda=False, **options), vocabulary=vocabulary)
+    made = variants.LM.Decoder(16, 2, variants.mixer(name, 16, 2, "auto", **options), vocabulary=vocabulary)
     with torch.no_grad():
         for name, p in made.named_parameters():
             if "conv" in name:
@@ -89,27 +87,12 @@ def test_text_is_written_on_and_the_state_has_a_size(study):
     assert kept == kept_then == 2 * 4 * (2 * 5 + 2 * 5 * 8 + 3 * 16)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"fading": False}, {"queries": "adapted"}, {"separate_decode": False, "conv_width": 0}]
-)
-def test_sequences_folded_into_heads_give_the_same(study, options):
-    variants = study("variants")
-    plain = variants.CausalFlare(12, num_heads=3, **variants.SETTING | {"num_latents": 4} | options).double()
-    folded = variants.FoldedFlare(12, num_heads=3, **variants.SETTING | {"num_latents": 4} | options).double()
-    with torch.no_grad():
-        for p in plain.parameters():
-            p.normal_(0, 0.5)
-    folded.load_state_dict(plain.state_dict())
-    x, segments = torch.randn(4 * 35, 12, dtype=torch.float64), Segments.uniform(4, 35, torch.device("cpu"))
-    torch.testing.assert_close(folded(x, segments), plain(x, segments), rtol=1e-10, atol=1e-11)
-
-
 def test_what_differs_is_how_tokens_are_read(study):
     """As many parameters within 10 %, at the width of the study and at that of the example."""
     variants = study("variants")
     for channels, heads, latents in ((256, 8, 64), (64, 4, 16)):
         made = (
-            variants.LM.Decoder(channels, 2, variants.mixer(name, channels, heads, "auto", cuda=False, **more))
+            variants.LM.Decoder(channels, 2, variants.mixer(name, channels, heads, "auto", **more))
             for name, more in ((variants.FLARE, {"num_latents": latents}), (variants.SOFTMAX, {}))
         )
         ours, theirs = (sum(p.numel() for p in each.parameters()) for each in made)

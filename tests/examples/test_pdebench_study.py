@@ -201,13 +201,13 @@ def test_captured_steps_are_steps(study, name):
         model.to("cuda")
         unroll = UnrollConfig(own_steps=1)
         feed = study("training").Feed(model, series(grid_set, 6).cuda(), unroll, seed=0)
-        start = float(model.loss(feed.batch(), unroll, 0))
+        start = float(model.loss(feed.batch(), unroll, 0).detach())
         _, calls = study("training")._steps(model, feed, 5e-3, captured)
         for call in 10 * calls:
             feed.draw()
             call()
         feed.drawn.zero_()
-        found.append(float(model.loss(feed.batch(), unroll, 0)))
+        found.append(float(model.loss(feed.batch(), unroll, 0).detach()))
     assert found[0] == pytest.approx(found[1], rel=0.05)
     assert found[0] < 0.95 * start
 

@@ -1,6 +1,8 @@
 """Block-causal FLARE on its kernels against plain torch and the reference in fp64: time steps of points."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -92,3 +94,9 @@ def test_what_does_not_fit_is_named(device):
     cost = fk.Cost(values=torch.zeros(2, 5, 1, device=device), slope=torch.ones(2, device=device))
     with pytest.raises(ValueError, match="cost"):
         fk.block_causal_mixer(x["q"], x["k"], x["v"], cost=cost, cost_decode=cost, **given)
+
+
+def test_operators_are_there_from_the_first_call():
+    """Whatever was imported before: the layers import nothing else."""
+    code = "import torch, flare_kernels.triton_causal.blocks; torch.ops.flare_connect.latent_scan"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)

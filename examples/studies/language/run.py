@@ -1,6 +1,6 @@
 """Causal FLARE along tokens, beside softmax attention: real text, stability of training, and associative recall.
 
-    python examples/studies/language/run.py --bf16 --impl triton          # one GPU: every stage, until its time is over
+    python examples/studies/language/run.py --bf16                        # one GPU: every stage, until its time is over
     python examples/studies/language/run.py --bf16 --stages recall --seconds 500
     python examples/studies/language/run.py --small --stages text         # two cores: the sizes of the example
     python examples/studies/language/run.py --report                      # tables from the rows
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 
 def main(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sizes, path = Sizes(), args.results / "language.json"
+    sizes, path = Sizes(), args.results / f"language{'-' * bool(args.part)}{args.part}.json"
     if args.quick:
         sizes, path = QUICK, args.out / "language_quick.json"
     elif args.small:
@@ -36,7 +36,9 @@ def main(args: argparse.Namespace) -> None:
     options = ["--quick"] * args.quick + ["--small"] * args.small + ["--bf16"] * args.bf16
     options += [f"--impl {args.impl}"] * (args.impl != "auto")
     rows = Rows(path, provenance(device, " ".join(options)))
-    bench = Bench(sizes=sizes, device=device, impl=args.impl, bf16=args.bf16, rows=rows, models=args.models)
+    bench = Bench(
+        sizes=sizes, device=device, impl=args.impl, bf16=args.bf16, rows=rows, models=args.models, alone=not args.part
+    )
     for stage in args.stages:
         bench.run(stage, args.seeds, args.seconds)
     print(summary.text(rows.rows))
@@ -52,6 +54,11 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
     parser.add_argument("--out", type=Path, default=Path("runs/studies/language"), help="folder of what --quick makes")
     parser.add_argument("--models", nargs="+", choices=[*CHANGES, *PEERS], default=(), help="which; all by default")
+    parser.add_argument(
+        "--part",
+        default="",
+        help="one of several processes on a device: the name of its file of rows; no times are kept",
+    )
     parser.add_argument("--small", action="store_true", help="the sizes of the example")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, few steps")
     parser.add_argument("--report", action="store_true", help="only tables")

@@ -107,7 +107,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Where jobs run, and with what; of all models, unless some are named."""
+    """Where jobs run, and with what; of all models, unless some are named; and whether times tell anything."""
 
     sizes: Sizes
     device: torch.device
@@ -115,6 +115,7 @@ class Bench:
     bf16: bool
     rows: Rows
     models: Sequence[str] = ()
+    alone: bool = True
 
     def run(self, stage: str, seeds: int, seconds: float) -> None:
         """The jobs of a stage, most telling first, until the next might take longer than what is left of the time."""
@@ -174,7 +175,7 @@ class Bench:
     def _model(self, job: Job, channels: int, heads: int, blocks: int, vocabulary: int) -> Any:
         torch.manual_seed(job.seed)
         options = {"num_latents": job.num_latents} if job.num_latents else {}
-        make = mixer(job.model, channels, heads, self.impl, cuda=self.device.type == "cuda", **options)
+        make = mixer(job.model, channels, heads, self.impl, **options)
         return LM.Decoder(channels, blocks, make, vocabulary=vocabulary).to(self.device)
 
     def _text(self, job: Job) -> list[Row]:
@@ -196,7 +197,8 @@ class Bench:
             "dataset": "Python's library", "python": sys.version.split()[0], "train_bytes": len(text),
             "val_bytes": len(held_out), "channels": sizes.channels, "heads": sizes.heads, "blocks": sizes.blocks,
             "length": sizes.length, "batch": sizes.batch, "steps": sizes.steps, "bits_per_byte": known(bits),
-            "ms": 1e3 * seconds / sizes.steps, "train_seconds": seconds, "clip": None if kept else 1.0,
+            "ms": 1e3 * seconds / sizes.steps if self.alone else None,
+            "train_seconds": seconds if self.alone else None, "clip": None if kept else 1.0,
         }  # fmt: skip
         return [row | self._facts(model) | norm_facts(norms.cpu(), kept)]
 
@@ -213,7 +215,8 @@ class Bench:
         )  # fmt: skip
         self._wait()
         row = {
-            "dataset": "MQAR", "train_seconds": time.perf_counter() - start, "channels": sizes.recall_channels,
+            "dataset": "MQAR", "train_seconds": time.perf_counter() - start if self.alone else None,
+            "channels": sizes.recall_channels,
             "heads": sizes.recall_heads, "blocks": 2, "steps": sizes.recall_steps, "batch_tokens": sizes.recall_tokens,
             "vocabulary": sizes.vocabulary,
         }  # fmt: skip

@@ -25,9 +25,11 @@ def write(results: Path) -> None:
 
 def page(results: Path) -> str:
     """The tables of a folder of results: what a GPU gave, then what the sizes of the example gave."""
+    example = results / "language_cpu.json"
+    parts = sorted(path for path in results.glob("language*.json") if path != example)
     whole, small = (
-        json.loads(path.read_text()) if (path := results / name).is_file() else []
-        for name in ("language.json", "language_cpu.json")
+        [row for path in paths for row in json.loads(path.read_text())]
+        for paths in (parts, [example] if example.is_file() else [])
     )
     return "\n\n".join(
         [text(whole), *(["## At the sizes of the example, on a CPU", text(small, "###")] if small else [])]
@@ -147,8 +149,8 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def _milliseconds(rows: Sequence[Row]) -> str:
-    """A CPU has other work beside, and tells no times."""
-    if any("CPU" in row["machine"] for row in rows):
+    """A CPU has other work beside, and tells no times; nor does a GPU that has."""
+    if any("CPU" in row["machine"] or row["ms"] is None for row in rows):
         return NOTHING
     return f"{statistics.median(row['ms'] for row in rows):.1f}"
 

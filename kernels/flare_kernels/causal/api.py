@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..api import PRECISIONS
 from ..autocast import as_autocast
-from ..choice import choose
+from ..choice import choose_for_tokens
 from ..segments import Ptr, Segments, packed
 from ..validation import check_choice, check_device, check_log_weights, check_points
 from . import reference
@@ -56,8 +56,8 @@ def causal_mixer(
         initial_state: what latents know before the first token. Gradients flow through it.
         return_state: also return what they know after the last, with which the sequence goes on.
         chunk: tokens that "chunked" works on together; changes memory and time, not the result.
-        impl: "chunked" in plain torch, "triton", or "reference", a loop over tokens. "auto" is "chunked": the kernels
-            have yet to pass all of their tests on a GPU.
+        impl: "triton" on a GPU, "chunked" in plain torch, or "reference", a loop over tokens. "auto" is "triton" where
+            that runs, or else "chunked".
         precision: of the products of float32 inputs in Triton, as in `gather`.
 
     Returns:
@@ -82,9 +82,7 @@ def causal_mixer(
     check_points(q_decode, k_decode, v, segments)
     check_same_latents(q, q_decode)
     k, v, k_decode = as_autocast(k, v, k_decode)
-    if impl == "triton":
-        choose(impl, k, v.shape[-1])  # says what stands in its way
-        _check_alike(k, v, k_decode)
+    impl = choose_for_tokens(impl, k, v, k_decode)
     dtype = torch.promote_types(torch.promote_types(k.dtype, v.dtype), torch.float32)
     state = ready(initial_state, q, v, segments.num_segments, dtype)
     # The inputs are what autocast wants them to be; sums over all of the past keep their precision.
@@ -136,15 +134,6 @@ def check_same_latents(q: Tensor, q_decode: Tensor) -> None:
         raise ValueError(
             f"`q_decode` must hold the heads and latents of `q`, {list(q.shape[-3:-1])}, got "
             f"{list(q_decode.shape[-3:-1])}"
-        )
-
-
-def _check_alike(k: Tensor, v: Tensor, k_decode: Tensor) -> None:
-    """Kernels read keys of one width, and rows of one dtype."""
-    if v.dtype != k.dtype or k_decode.dtype != k.dtype or k_decode.shape != k.shape:
-        raise ValueError(
-            f"impl='triton' takes `v` and `k_decode` in the dtype of `k`, and `k_decode` {list(k.shape)}; got "
-            f"{k.dtype}, {v.dtype}, {k_decode.dtype} and {list(k_decode.shape)}: use impl='auto'"
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..once import refuse_second_derivatives, refuse_transforms
 from ..triton_mixer.autograd import LN_2, Plan, Scores, Settings, if_blocks, rows_together
+from . import ops  # noqa: F401 (the operators along states are registered there)
 
 
 def mixer(
