@@ -1,5 +1,6 @@
 """The language model and its study: nothing from the future, steps as the whole, recall that can be solved."""
 
+import functools
 import importlib
 import json
 import math
@@ -10,8 +11,9 @@ import sys
 
 import pytest
 import torch
+from fixtures_devices import AloneOnTheDevice, meta  # noqa: F401 (a fixture)
 
-MODULES = ("summary", "stages", "recall", "variants", "softmax")
+MODULES = ("summary", "stages", "recall", "variants", "softmax", "training", "steps")
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +231,43 @@ def test_example_prints_bits_per_byte_and_text(repository, tmp_path):
     assert len(bits) == 2
     assert all(4 < number < 10 for number in bits)
     assert re.search(r"a state of [\d,]+ bytes", done.stdout)
+
+
+def test_the_loop_is_that_of_the_example(study):
+    """Whose steps no graph ever holds."""
+    lm, found = study("variants").LM, []
+    text = lm.read_text()[0][:5_000]
+    options = {"length": 20, "batch": 3, "steps": 12, "rate": 3e-3, "bf16": False, "clip": 0.5, "seed": 7}
+    for train in (lm.train, study("training").train_text):
+        torch.manual_seed(0)
+        model = decoder(study, "FLARE")
+        norms = train(model, text, **options)
+        found.append((norms if isinstance(norms, torch.Tensor) else norms.norms, *model.parameters()))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["FLARE", "without convolution", "write gate", "adapted queries", "softmax"])
+def test_a_step_could_be_captured(study, name, meta):  # noqa: F811
+    """It fetches nothing from the host and tells it nothing, once it was computed before."""
+    recall, model = study("recall"), decoder(study, name).to(meta)
+    tokens, asked = (torch.zeros(2, count, dtype=torch.long, device=meta) for count in (16, 3))
+    recall._scores(model, tokens, asked, False).sum().backward()
+    with AloneOnTheDevice():
+        recall._scores(model, tokens, asked, False).sum().backward()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["FLARE", "softmax"])
+def test_captured_steps_are_steps(study, name, monkeypatch):
+    """Of recall, whose cases are graphs of their own, in half precision: the first losses have the same gradients."""
+    training, found = study("training"), []
+    steps_of = training.common.steps_of
+    for captured in (True, False):
+        monkeypatch.setattr(training.common, "steps_of", functools.partial(steps_of, captured=captured))
+        torch.manual_seed(0)
+        model = decoder(study, name, vocabulary=64).to("cuda")
+        options = {"vocabulary": 64, "tokens": 256, "steps": 9, "rate": 1e-3, "bf16": True, "seed": 0}
+        cases = [(16, 2), (32, 4), (64, 4)]
+        found.append(study("recall").train_recall(model, cases, device=torch.device("cuda"), **options).norms)
+    torch.testing.assert_close(*found, rtol=0.05, atol=1e-3)

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,15 @@ Call = Callable[[], None]
 
 
 def steps_of(
-    model: nn.Module, losses: Sequence[Callable[[], Tensor]], learning_rate: float, *, captured: bool = True
+    model: nn.Module,
+    losses: Sequence[Callable[[], Tensor]],
+    learning_rate: float,
+    *,
+    captured: bool = True,
+    tried: int = 4,
+    clip: float = CLIP,
+    norm: Tensor | None = None,
+    **adam: Any,
 ) -> tuple[torch.optim.Optimizer, list[Call]]:
     """The optimiser, and a step for each loss.
 
@@ -26,18 +35,24 @@ def steps_of(
         losses: each computed anew at every call; on a GPU from tensors that stay where they are.
         learning_rate: of the first step.
         captured: on a GPU, as CUDA graphs.
+        tried: losses that are computed once before, for what is made on first use.
+        clip: the largest norm of a gradient.
+        norm: where each step writes the norm of its gradient.
+        adam: further settings of the optimiser.
     """
     device = next(model.parameters()).device
     on_gpu = device.type == "cuda"
+    settings: dict[str, Any] = {"weight_decay": WEIGHT_DECAY, "fused": True, "capturable": on_gpu} | adam
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=torch.tensor(learning_rate, device=device) if on_gpu else learning_rate,
-        weight_decay=WEIGHT_DECAY, fused=True, capturable=on_gpu,
-    )  # fmt: skip
+        model.parameters(), lr=torch.tensor(learning_rate, device=device) if on_gpu else learning_rate, **settings
+    )
 
     def step(loss: Callable[[], Tensor]) -> None:
         optimiser.zero_grad()
         loss().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        found = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        if norm is not None:
+            norm.copy_(found)
         optimiser.step()
 
     untouched = [p.detach().clone() for p in model.parameters()]
@@ -45,7 +60,7 @@ def steps_of(
     with torch.cuda.stream(aside) if aside else nullcontext():
         if aside:
             aside.wait_stream(torch.cuda.default_stream(device))
-        for loss in losses[:4]:
+        for loss in losses[:tried]:
             step(loss)  # what is compiled once is not training time, and cannot happen within a graph
         with torch.no_grad():
             for p, start in zip(model.parameters(), untouched, strict=True):
@@ -96,7 +111,7 @@ def go(
     averaged = [p.detach().clone() for p in parameters]
     start = time.perf_counter()
     for count in range(1, steps + 1):
-        _set_rate(optimiser, learning_rate * cycle((count - 1) / steps))
+        set_rate(optimiser, learning_rate * cycle((count - 1) / steps))
         calls[next(order)]()
         decay = min(EMA, (1 + count) / (10 + count))
         torch._foreach_lerp_(averaged, [p.detach() for p in parameters], 1 - decay)
@@ -171,7 +186,8 @@ def shuffled(count: int, generator: torch.Generator) -> Iterator[int]:
         yield from torch.randperm(count, generator=generator).tolist()
 
 
-def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Of the steps that follow, captured ones too."""
     for group in optimiser.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)  # the graphs read it there

@@ -4,12 +4,12 @@ The task of Zoology, arXiv 2312.04927: a sequence begins with its pairs. Later e
 often soon than late; all other tokens are drawn at random. The value is asked for where the key stands.
 """
 
-import itertools
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from variants import LM
+from training import Case, Trained, minimise
 
 # How far queries are from their pairs is drawn from a power law with this exponent less one, as in Zoology.
 _POWER = 0.01
@@ -52,16 +52,17 @@ def draw_recall(
 def train_recall(
     model: nn.Module, cases: list[tuple[int, int]], *, vocabulary: int, tokens: int, steps: int, rate: float,
     bf16: bool, seed: int, device: torch.device,
-) -> None:  # fmt: skip
+) -> Trained:  # fmt: skip
     """On fresh sequences of all cases (length, pairs) in turn, about as many tokens in each step."""
-    draw, turn = torch.Generator(device).manual_seed(seed), itertools.cycle(cases)
+    chance = torch.Generator(device).manual_seed(seed)
 
-    def loss() -> Tensor:
-        length, pairs = next(turn)
-        x, asked, values = draw_recall(max(tokens // length, 1), length, pairs, vocabulary, draw)
+    def drawn(length: int, pairs: int) -> tuple[Tensor, ...]:
+        return draw_recall(max(tokens // length, 1), length, pairs, vocabulary, chance)
+
+    def loss(x: Tensor, asked: Tensor, values: Tensor) -> Tensor:
         return F.cross_entropy(_scores(model, x, asked, bf16).flatten(0, 1), values.flatten())
 
-    LM.minimise(model, loss, steps, rate)
+    return minimise(model, [Case(partial(drawn, *case), loss) for case in cases], steps, rate)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from recall import accuracy, train_recall
 from torch import Tensor
+from training import train_text
 from variants import CHANGES, FLARE, LM, PEERS, SETTING, SOFTMAX, mixer
 
 from flare_connect.files import write_atomically
@@ -182,16 +183,11 @@ class Bench:
         """Loss, time of a step and norms of gradients; "stability" clips nothing and keeps the curve of the norms."""
         sizes, kept = self.sizes, job.stage == "stability"
         text, held_out = (part.to(self.device) for part in _text())
-        options = {"length": sizes.length, "batch": sizes.batch, "rate": job.learning_rate, "bf16": self.bf16}
-        options |= {"clip": math.inf} if kept else {}
-        shape = sizes.channels, sizes.heads, sizes.blocks, 256
-        LM.train(self._model(job, *shape), text, steps=3, **options)  # what is compiled or chosen on first use
-        model = self._model(job, *shape)
-        self._wait()
-        start = time.perf_counter()
-        norms = LM.train(model, text, steps=sizes.steps, seed=job.seed, **options)
-        self._wait()
-        seconds = time.perf_counter() - start
+        model = self._model(job, sizes.channels, sizes.heads, sizes.blocks, 256)
+        norms, seconds = train_text(
+            model, text, length=sizes.length, batch=sizes.batch, steps=sizes.steps, rate=job.learning_rate,
+            bf16=self.bf16, clip=math.inf if kept else 1.0, seed=job.seed,
+        )  # fmt: skip
         bits = LM.bits_per_byte(model, held_out, length=sizes.length, windows=sizes.windows, bf16=self.bf16)
         row = {
             "dataset": "Python's library", "python": sys.version.split()[0], "train_bytes": len(text),
@@ -207,15 +203,12 @@ class Bench:
         sizes = self.sizes
         model = self._model(job, sizes.recall_channels, sizes.recall_heads, 2, sizes.vocabulary)
         options = {"vocabulary": sizes.vocabulary, "bf16": self.bf16, "device": self.device}
-        self._wait()
-        start = time.perf_counter()
-        train_recall(
+        trained = train_recall(
             model, list(sizes.recall_cases), tokens=sizes.recall_tokens, steps=sizes.recall_steps,
             rate=job.learning_rate, seed=job.seed, **options,
         )  # fmt: skip
-        self._wait()
         row = {
-            "dataset": "MQAR", "train_seconds": time.perf_counter() - start if self.alone else None,
+            "dataset": "MQAR", "train_seconds": trained.seconds if self.alone else None,
             "channels": sizes.recall_channels,
             "heads": sizes.recall_heads, "blocks": 2, "steps": sizes.recall_steps, "batch_tokens": sizes.recall_tokens,
             "vocabulary": sizes.vocabulary,
@@ -232,10 +225,6 @@ class Bench:
             "params": sum(p.numel() for p in model.parameters()), "dtype": "bf16" if self.bf16 else "fp32",
             "impl": self.impl,
         }  # fmt: skip
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
 
 
 @cache
