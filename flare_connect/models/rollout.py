@@ -17,6 +17,7 @@ from flare_connect.nn import CausalState
 from .boundary import Boundary, with_boundary
 from .features import num_condition_features, num_edge_features, num_node_features
 from .mesh_model import MeshModel
+from .replayed import successive
 from .rollout_config import RolloutConfig
 from .statistics import Standardiser
 from .stepper import Stepper
@@ -174,6 +175,7 @@ class FlareRollout(MeshModel):
         *,
         boundary: Boundary | None = None,
         rank: int | None = None,
+        captured: bool | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """The next frames one by one, without end; memory does not grow.
 
@@ -182,6 +184,8 @@ class FlareRollout(MeshModel):
             initial: the frames so far, as `frames_of` takes them; None for those of the mesh.
             boundary: as in `FlareConnect.predict`.
             rank: latents to use; None for all.
+            captured: whether steps after the first few are one CUDA graph, which reads the weights where they are when
+                it is made; None for where there is a GPU.
 
         Yields:
             Output name → [N] or [N, width], float32, on the CPU.
@@ -201,14 +205,14 @@ class FlareRollout(MeshModel):
         graph = self.build_graph(mesh).to(self.device)
         with torch.no_grad():
             known, state = self(graph, given.to(self.device), rank=rank)
-        # Without what only the first call needed: all of its steps.
-        frame, state = known[:, -1:].clone(), _own(state)
-        del known
-        unrolled = Unrolled.of(graph, 1, self.reads.architecture)
-        while True:
+        first, unrolled = known[:, -1:].clone(), Unrolled.of(graph, 1, self.reads.architecture)
+        del known  # all steps of the first call
+
+        def step(frame: Tensor, state: RolloutState) -> tuple[Tensor, RolloutState]:
+            return self(graph, frame, state=state, rank=rank, unrolled=unrolled)
+
+        for frame in successive(step, first, state, captured=captured):
             yield self.split_fields(frame[:, 0].cpu())
-            with torch.no_grad():  # around the call and not around the caller
-                frame, state = self(graph, frame, state=state, rank=rank, unrolled=unrolled)
 
     def rollout(
         self,
@@ -220,6 +224,7 @@ class FlareRollout(MeshModel):
         rank: int | None = None,
         every: int = 1,
         progress: bool = False,
+        captured: bool | None = None,
     ) -> dict[str, Tensor]:
         """Frames that follow on those given, in physical units.
 
@@ -231,6 +236,7 @@ class FlareRollout(MeshModel):
             rank: latents to use; None for all.
             every: keep one frame of so many, the last of them; for all without keeping any, see `frames_after`.
             progress: show a bar.
+            captured: as in `frames_after`.
 
         Returns:
             Field name → [N, T] or [N, T, width], float32, on the CPU, with T = steps // every.
@@ -242,7 +248,7 @@ class FlareRollout(MeshModel):
             if value < 1:
                 raise InputError(f"`{name}` must be at least 1, got {value}")
         kept: dict[str, list[Tensor]] = {name: [] for name in self.config.fields}
-        coming, finite = self.frames_after(mesh, initial, boundary=boundary, rank=rank), True
+        coming, finite = self.frames_after(mesh, initial, boundary=boundary, rank=rank, captured=captured), True
         for count in tqdm(range(1, steps + 1), desc="rollout", unit="step", disable=not progress, leave=False):
             frame = next(coming)
             if finite and not all(torch.isfinite(values).all() for values in frame.values()):
@@ -281,18 +287,3 @@ class FlareRollout(MeshModel):
     @classmethod
     def _of(cls, config: dict[str, Any]) -> "FlareRollout":
         return cls(RolloutConfig.from_dict(config))
-
-
-def _own(state: RolloutState) -> RolloutState:
-    """A state that keeps nothing else in memory."""
-
-    def own(held: Any) -> Any:
-        if isinstance(held, Tensor):
-            return held.clone()
-        if isinstance(held, tuple):
-            parts = [own(each) for each in held]
-            return type(held)(*parts) if hasattr(held, "_fields") else tuple(parts)
-        return held
-
-    found: RolloutState = own(state)
-    return found

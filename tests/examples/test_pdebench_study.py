@@ -360,7 +360,7 @@ def test_memory_of_a_rollout_does_not_grow(study):
     model, grid_set = made(study, "ours, memory")
     coming, sizes = model.frames_after(series(grid_set, 1)[:, :3]), []
     for _ in itertools.islice(coming, 6):
-        state = coming.gi_frame.f_locals["state"]
+        state = coming.gi_frame.f_locals["coming"].gi_frame.f_locals["state"]
         held = [state.recent, *(part for memory in state.memories for part in memory.latents)]
         sizes.append([tuple(each.shape) for each in held])
     assert all(size == sizes[0] for size in sizes)

@@ -13,6 +13,8 @@ from torch_geometric.data import Data
 from flare_connect.models import Architecture, FlareRollout, RolloutConfig
 from flare_connect.models.baselines import GridRollout, matching_grid_channels
 from flare_connect.models.features import collate
+from flare_connect.models.replayed import successive
+from flare_connect.models.rollout import RolloutState
 from flare_connect.models.unrolled import Unrolled
 from flare_connect.train import UnrollConfig
 from flare_datasets.pdebench.graphs import mesh_of_axes
@@ -30,10 +32,17 @@ STEPS: dict[str, Any] = {"memory": False, "differences": 3}
 
 @dataclass(frozen=True, kw_only=True)
 class Mine:
-    """A setting of ours: what differs from `STEPS` and the set's `state`, and from the architecture."""
+    """A setting of ours: what differs from `STEPS` and the set's `state`, and from the architecture.
+
+    Attributes:
+        rollout: of `RolloutConfig`.
+        architecture: of `Architecture`.
+        predicted: the most frames that a sample predicts; 0 for as many as suit the number of axes.
+    """
 
     rollout: dict[str, Any] = field(default_factory=dict)
     architecture: dict[str, Any] = field(default_factory=dict)
+    predicted: int = 0
 
 
 # Ours, and with a part more or less.
@@ -47,6 +56,10 @@ SETTINGS: dict[str, Mine] = {
     "ours, 1 round": Mine(rollout={"differences": 1}),
     "ours, with a seam": Mine(rollout={"closed": False}),
     "ours, anchors": Mine(architecture={"anchors": "diffusion"}),
+    "ours, 3 frames a sample": Mine(predicted=3),
+    "ours, 1 frame a sample": Mine(predicted=1),
+    "ours, linear keys": Mine(architecture={"num_kv_layers": -1}),
+    "ours, 2 wide blocks": Mine(rollout={"differences": 6}, architecture={"num_blocks": 2, "channels": 80}),
     "ours, no attention": Mine(architecture={"attention": False, "boundary_tokens": False, "quadrature": False}),
 }
 # `history` 0 is as many frames as are given, which is what is published.
@@ -99,8 +112,8 @@ class OnMesh(nn.Module):
         self.known = self.model.config.history - 1
         self.earliest = max(0, study.initial - self.model.config.history)
         # With own predictions in a row before it a sample is longer, and must fit into what is learned from.
-        longest = study.horizon - self.earliest - self.known - OWN_STEPS
-        self.window = self.known + min(9 if study.dim == 1 else 5, longest)
+        longest = study.horizon - self.earliest - self.known - OWN_STEPS - 1
+        self.window = self.known + 1 + min(setting.predicted or (8 if study.dim == 1 else 4), longest)
         self.batch = 2 if study.dim > 1 or study.tiny else 8
         self._graph: Data | None = None
         self._batches: dict[int, tuple[Any, dict[int, Unrolled]]] = {}
@@ -129,12 +142,15 @@ class OnMesh(nn.Module):
         _, unrolled = self._laid_out(len(given), 1)
         with torch.no_grad():
             known, state = self.model(batch, self._to_nodes(given), unrolled=whole)
-            frame = known[:, -1:].clone()
+            first = known[:, -1:].clone()
         del known
-        while True:
+
+        def step(frame: Tensor, state: RolloutState) -> tuple[Tensor, RolloutState]:
+            return self.model(batch, frame, state=state, unrolled=unrolled)
+
+        coming = successive(step, first, state)
+        for frame in coming:
             yield self._to_grid(frame[:, 0], len(given))
-            with torch.no_grad():
-                frame, state = self.model(batch, frame, state=state, unrolled=unrolled)
 
     def _laid_out(self, count: int, num_steps: int) -> tuple[Any, Unrolled]:
         """So many samples as one graph, and their steps."""

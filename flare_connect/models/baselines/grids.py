@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flare_connect.errors import ConfigError, InputError
 
+from ..replayed import successive
 from ..statistics import Standardiser
 from .fno import FNO
 from .matching import nearest_count
@@ -87,11 +88,14 @@ class GridRollout(nn.Module):
     ) -> Iterator[Float[Tensor, "B *X V"]]:
         """The next frames one by one, without end; memory does not grow."""
         known = given[:, -self.history :]
-        while True:
-            with torch.no_grad():
-                frame = self(known, condition)
-                known = torch.cat([known[:, 1:], frame[:, None]], dim=1)
-            yield frame
+        with torch.no_grad():
+            first = self(known, condition)
+
+        def step(frame: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+            known = torch.cat([known[:, 1:], frame[:, None]], dim=1)
+            return self(known, condition), known
+
+        yield from successive(step, first, known)
 
     def rollout(
         self, given: Float[Tensor, "B T *X V"], steps: int, condition: Float[Tensor, "B G"] | None = None
