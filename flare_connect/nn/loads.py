@@ -5,6 +5,8 @@ that holds exactly, whatever the weights: points decide where to look and how mu
 taken. So a model learns how a mesh answers, instead of an answer for every load that it has seen.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -16,6 +18,7 @@ from flare_kernels import EdgePlan, edge_difference
 from .anchored import AnchoredFlare
 from .attention import FlareAttention
 from .hybrid import BlockInputs
+from .mlp import together
 
 # Channels whose root of the sum of squares is one number of a homogeneous readout: as many as a stress has in 2-D.
 _GROUP = 4
@@ -68,7 +71,18 @@ class LoadStencil(MessagePassing):
         plan: EdgePlan | None = None,
     ) -> Float[Tensor, "N Cu"]:
         """What comes in at each point; arguments as of `MeshConv`."""
-        source, target = self.source(points), self.target(points)
+        return self.weighted(u, self.source(points), self.target(points), edge_index, edge_attr, plan)
+
+    def weighted(
+        self,
+        u: Float[Tensor, "N Cu"],
+        source: Float[Tensor, "N Cu"],
+        target: Float[Tensor, "N Cu"],
+        edge_index: Int[Tensor, "2 Ne"],
+        edge_attr: Float[Tensor, "Ne E"],
+        plan: EdgePlan | None = None,
+    ) -> Float[Tensor, "N Cu"]:
+        """The same of `A ĥ` and `B ĥ`, which someone has made."""
         if plan is not None:
             received = edge_difference(u, source, target, edge_attr, self.edge.weight, plan)
         else:
@@ -123,10 +137,16 @@ class LoadBlock(nn.Module):
     def forward(self, u: Float[Tensor, "N Cu"], h: Float[Tensor, "N C"], inputs: BlockInputs) -> Float[Tensor, "N Cu"]:
         """The stream after the block."""
         points = self.norm(h)
+        maps: list[Any] = [self.gate]
         for stencil, passed in zip(self.stencils, self.passed, strict=True):
+            maps += [stencil.source, stencil.target, passed]
+        gate, *weights = together(maps, points)
+        stencils: Any = self.stencils
+        for i, stencil in enumerate(stencils):
             if inputs.edge_index is None or inputs.edge_attr is None:
                 raise ValueError("differences along the mesh need `edge_index` and `edge_attr` in the block's inputs")
-            u = u + passed(points) * stencil(u, points, inputs.edge_index, inputs.edge_attr, inputs.plan)
+            source, target, kept = weights[3 * i : 3 * i + 3]
+            u = u + kept * stencil.weighted(u, source, target, inputs.edge_index, inputs.edge_attr, inputs.plan)
         if self.attention is not None and self.taken is not None:
             anchors = {"anchors": inputs.anchors} if isinstance(self.attention, AnchoredFlare) else {}
             mixed = self.attention(
@@ -139,7 +159,7 @@ class LoadBlock(nn.Module):
                 recompute=inputs.recompute,
             )
             u = u + self.taken(points) * mixed
-        return u + self.down(self.up(u) * F.gelu(self.gate(points), approximate="tanh"))
+        return u + self.down(self.up(u) * F.gelu(gate, approximate="tanh"))
 
 
 class LoadReadout(nn.Module):

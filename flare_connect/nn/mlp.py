@@ -1,5 +1,7 @@
 """Residual multilayer perceptron, used for key and value projections, encoders and decoders."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -47,3 +49,20 @@ def applied(layer: nn.Module, x: Tensor, recompute: bool) -> Tensor:
         return y
     result: Tensor = layer(x)
     return result
+
+
+def together(maps: Sequence[nn.Linear], x: Float[Tensor, "N C"]) -> tuple[Tensor, ...]:
+    """Linear maps of the same points; on a GPU as one product, forward and backward.
+
+    A CPU starts a product in no time, and then reads rows of one tensor faster than parts of the rows of another.
+    """
+    return tuple(each(x) for each in maps) if x.device.type == "cpu" else one_product(maps, x)
+
+
+def one_product(maps: Sequence[nn.Linear], x: Float[Tensor, "N C"]) -> tuple[Tensor, ...]:
+    """Linear maps of the same points; each result is a part of one tensor."""
+    weights: list[Tensor] = [each.weight for each in maps]
+    biases: list[Tensor] = [x.new_zeros(each.out_features) if each.bias is None else each.bias for each in maps]
+    bias = None if all(each.bias is None for each in maps) else torch.cat(biases)
+    y = F.linear(x, torch.cat(weights), bias)
+    return y.split([each.out_features for each in maps], dim=1)

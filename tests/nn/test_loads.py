@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from flare_connect.nn import loads
 from flare_connect.nn.attention import FlareAttention
 from flare_connect.nn.hybrid import BlockInputs
 from flare_connect.nn.loads import LoadBlock, LoadStencil
+from flare_connect.nn.mlp import one_product, together
 from flare_kernels import EdgePlan, Segments
 
 N, C, CU, E = 30, 12, 8, 5
@@ -85,3 +87,34 @@ def test_each_round_reaches_one_neighbour_farther(graph):
 def test_hidden_width_follows_the_ratio():
     assert block(0).up.out_features == CU
     assert block(0, mlp_ratio=2.5).up.out_features == 20
+
+
+@pytest.mark.parametrize("how", [together, one_product])
+@pytest.mark.parametrize("biases", [(True, False, True), (False, False)])
+def test_maps_taken_together_are_the_maps(biases, how, device):
+    """Gradients included."""
+    torch.manual_seed(0)
+    maps = [torch.nn.Linear(C, width, bias=bias).double() for width, bias in zip((3, 1, 8), biases, strict=False)]
+    maps = torch.nn.ModuleList(maps).to(device)
+    x = torch.randn(N, C, dtype=torch.float64, device=device, requires_grad=True)
+    found = []
+    for results in (how(list(maps), x), [each(x) for each in maps]):
+        loss = sum((y * torch.arange(y.numel(), device=device).view_as(y)).sum() for y in results)
+        found.append((*results, *torch.autograd.grad(loss, [x, *maps.parameters()])))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("how", [together, one_product])
+def test_a_block_is_its_formula(graph, how, device, monkeypatch):
+    monkeypatch.setattr(loads, "together", how)
+    points, u, edges, attr = graph
+    torch.manual_seed(1)
+    block = LoadBlock(C, CU, None, edge_features=E, num_rounds=2).double().to(device)
+    segments = Segments.from_lengths([N], device)
+    h, expected = block.norm(points), u
+    for stencil, passed in zip(block.stencils, block.passed, strict=True):
+        expected = expected + passed(h) * stencil(expected, h, edges, attr)
+    expected = expected + block.down(block.up(expected) * torch.nn.functional.gelu(block.gate(h), approximate="tanh"))
+    found = block(u, points, BlockInputs(segments=segments, edge_index=edges, edge_attr=attr))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
