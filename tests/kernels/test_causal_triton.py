@@ -118,6 +118,9 @@ TOKENS = {
     "spread": Tokens(std=8.0, options=("log_weights",)),
     "far apart": Tokens(std=40.0, options=("log_weights",)),
     "blocks of latents": Tokens(lengths=(66,), heads=1, latents=70),
+    "blocks, all of it": Tokens(
+        lengths=(66, 3), latents=40, options=("log_weights", "q_decode", "k_decode"), per_sequence=True
+    ),
     "one of each": Tokens(lengths=(1, 0), heads=1, latents=1, dim=1, value_dim=1),
 }
 TOKENS_ON_GPU = {
