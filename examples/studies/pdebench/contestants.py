@@ -56,10 +56,16 @@ SETTINGS: dict[str, Mine] = {
     "ours, 1 round": Mine(rollout={"differences": 1}),
     "ours, with a seam": Mine(rollout={"closed": False}),
     "ours, anchors": Mine(architecture={"anchors": "diffusion"}),
+    # A step of these is shorter, so there are more of them.
     "ours, 3 frames a sample": Mine(predicted=3),
     "ours, 1 frame a sample": Mine(predicted=1),
     "ours, linear keys": Mine(architecture={"num_kv_layers": -1}),
     "ours, 2 wide blocks": Mine(rollout={"differences": 6}, architecture={"num_blocks": 2, "channels": 80}),
+    "ours, all of these": Mine(
+        predicted=3,
+        rollout={"differences": 6},
+        architecture={"num_blocks": 2, "channels": 80, "num_kv_layers": -1},
+    ),
     "ours, no attention": Mine(architecture={"attention": False, "boundary_tokens": False, "quadrature": False}),
 }
 # `history` 0 is as many frames as are given, which is what is published.
