@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -113,6 +115,7 @@ def start_gmsh() -> Any:
         raise ImportError("data sets are meshed with gmsh: pip install 'flare-connect[generate]'") from error
     if not gmsh.isInitialized():
         gmsh.initialize(interruptible=False)  # leave Ctrl-C to Python
+        leave_broken_pipes_to_python()
     for option, value in {
         "General.Terminal": 0,
         "General.NumThreads": 1,  # more threads are not repeatable
@@ -125,6 +128,15 @@ def start_gmsh() -> Any:
     }.items():
         gmsh.option.setNumber(option, value)
     return gmsh
+
+
+def leave_broken_pipes_to_python() -> None:
+    """What gmsh takes away when it starts: after that, to write to a program that has ended would end this one too.
+
+    Only the main thread may say so.
+    """
+    if hasattr(signal, "SIGPIPE") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGPIPE, signal.getsignal(signal.SIGPIPE) or signal.SIG_IGN)
 
 
 def mesh_to_count(gmsh: Any, edge_length: EdgeLength, read: Callable[[], M]) -> M:

@@ -56,7 +56,7 @@ class _Scores(NamedTuple):
         """[H, M, n] of some points of a mesh."""
         q, k = self.queries(mesh), self.k[rows].permute(1, 2, 0)
         if price is None or self.slope is None:
-            s = torch.bmm(q, k).mul_(self.scale)
+            s = q.new_empty(*q.shape[:2], k.shape[2]).baddbmm_(q, k, beta=0, alpha=self.scale)
         else:
             loss = price * -self.slope[:, None, None]
             if not self.finite:
