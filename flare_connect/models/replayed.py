@@ -3,6 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -61,13 +62,20 @@ def successive(
             _overwrite(held, owned(step(*held)))
 
     try:
-        again = record(work)
+        with _on_its_device(held[0]):
+            again = record(work)
     except RuntimeError as error:
         warnings.warn(f"this rollout goes on without a CUDA graph, more slowly: {error}", stacklevel=2)
         again = work
     while True:
-        again()
+        with _on_its_device(held[0]):
+            again()
         yield held[0].clone()
+
+
+def _on_its_device(frame: Tensor) -> AbstractContextManager[Any]:
+    """Streams are those of the current device, and a graph holds what is done on one of them and nothing else."""
+    return torch.cuda.device(frame.device) if frame.is_cuda else nullcontext()
 
 
 def owned(held: Any) -> Any:

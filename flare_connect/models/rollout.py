@@ -191,8 +191,10 @@ class FlareRollout(MeshModel):
             Output name → [N] or [N, width], float32, on the CPU.
 
         Raises:
-            InputError: if mesh or frames do not fit the model.
+            InputError: if mesh or frames do not fit the model, or a graph is asked for where there is no GPU.
         """
+        if captured and self.device.type != "cuda":
+            raise InputError(f"`captured` wants the model on a GPU, it is on {self.device}: move it, or give None")
         if boundary is not None:
             mesh = with_boundary(mesh, self.reads, boundary)
         given = self.frames_of(mesh.point_data if initial is None else initial)

@@ -52,7 +52,7 @@ def applied(layer: nn.Module, x: Tensor, recompute: bool) -> Tensor:
 
 
 def together(maps: Sequence[nn.Linear], x: Float[Tensor, "N C"]) -> tuple[Tensor, ...]:
-    """Linear maps of the same points; on a GPU as one product, forward and backward.
+    """Linear maps of the same points, each [N, its width]; on a GPU as one product, forward and backward.
 
     A CPU starts a product in no time, and then reads rows of one tensor faster than parts of the rows of another.
     """
@@ -60,7 +60,7 @@ def together(maps: Sequence[nn.Linear], x: Float[Tensor, "N C"]) -> tuple[Tensor
 
 
 def one_product(maps: Sequence[nn.Linear], x: Float[Tensor, "N C"]) -> tuple[Tensor, ...]:
-    """Linear maps of the same points; each result is a part of one tensor."""
+    """Linear maps of the same points, each [N, its width], a part of the rows of one tensor."""
     weights: list[Tensor] = [each.weight for each in maps]
     biases: list[Tensor] = [x.new_zeros(each.out_features) if each.bias is None else each.bias for each in maps]
     bias = None if all(each.bias is None for each in maps) else torch.cat(biases)

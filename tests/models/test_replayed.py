@@ -8,6 +8,7 @@ import torch
 from fixtures_devices import AloneOnTheDevice, meta  # noqa: F401 (a fixture)
 from fixtures_meshes import plate
 
+from flare_connect.errors import InputError
 from flare_connect.models import Architecture, FlareRollout, RolloutConfig
 from flare_connect.models.replayed import EAGER, owned, successive
 from flare_connect.models.rollout import RolloutState
@@ -89,6 +90,13 @@ def made(**changes):
         if "gate" in name:
             torch.nn.init.normal_(p)
     return model
+
+
+def test_a_graph_without_a_gpu_is_refused():
+    mesh = plate(5)
+    given = {"u": torch.zeros(mesh.num_nodes), "w": torch.zeros(mesh.num_nodes, 2)}
+    with pytest.raises(InputError, match="`captured` wants the model on a GPU, it is on cpu: move it, or give None"):
+        made().rollout(mesh, given, 1, captured=True)
 
 
 @pytest.mark.parametrize("changes", [{}, {"history": 3}, {"held": {"u": ("left",)}}, {"memory": False}])

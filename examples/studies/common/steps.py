@@ -18,16 +18,9 @@ Call = Callable[[], None]
 
 
 def steps_of(
-    model: nn.Module,
-    losses: Sequence[Callable[[], Tensor]],
-    learning_rate: float,
-    *,
-    captured: bool = True,
-    tried: int = 4,
-    clip: float = CLIP,
-    norm: Tensor | None = None,
-    **adam: Any,
-) -> tuple[torch.optim.Optimizer, list[Call]]:
+    model: nn.Module, losses: Sequence[Callable[[], Tensor]], learning_rate: float, *, captured: bool = True,
+    tried: int = 4, clip: float = CLIP, norm: Tensor | None = None, **adam: Any,
+) -> tuple[torch.optim.Optimizer, list[Call]]:  # fmt: skip
     """The optimiser, and a step for each loss.
 
     Args:
