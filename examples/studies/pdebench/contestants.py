@@ -38,11 +38,13 @@ class Mine:
         rollout: of `RolloutConfig`.
         architecture: of `Architecture`.
         predicted: the most frames that a sample predicts; 0 for as many as suit the number of axes.
+        samples: of a step along one axis; in the plane a step has enough to do.
     """
 
     rollout: dict[str, Any] = field(default_factory=dict)
     architecture: dict[str, Any] = field(default_factory=dict)
     predicted: int = 0
+    samples: int = 8
 
 
 # Ours, and with a part more or less.
@@ -63,6 +65,15 @@ SETTINGS: dict[str, Mine] = {
     "ours, 2 wide blocks": Mine(rollout={"differences": 6}, architecture={"num_blocks": 2, "channels": 80}),
     "ours, all of these": Mine(
         predicted=3,
+        rollout={"differences": 6},
+        architecture={"num_blocks": 2, "channels": 80, "num_kv_layers": -1},
+    ),
+    # A step of these has as many operations, and a GPU does more in each.
+    "ours, 32 samples": Mine(samples=32),
+    "ours, 3 frames, 32 samples": Mine(predicted=3, samples=32),
+    "ours, all of these, 32 samples": Mine(
+        predicted=3,
+        samples=32,
         rollout={"differences": 6},
         architecture={"num_blocks": 2, "channels": 80, "num_kv_layers": -1},
     ),
@@ -120,7 +131,7 @@ class OnMesh(nn.Module):
         # With own predictions in a row before it a sample is longer, and must fit into what is learned from.
         longest = study.horizon - self.earliest - self.known - OWN_STEPS - 1
         self.window = self.known + 1 + min(setting.predicted or (8 if study.dim == 1 else 4), longest)
-        self.batch = 2 if study.dim > 1 or study.tiny else 8
+        self.batch = 2 if study.dim > 1 or study.tiny else setting.samples
         self._graph: Data | None = None
         self._batches: dict[int, tuple[Any, dict[int, Unrolled]]] = {}
 
