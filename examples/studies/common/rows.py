@@ -63,6 +63,10 @@ class Results:
         step_ms = first(self._done("time"), "step_ms", **wanted) or 1e3 * seconds
         return max(1, round(1e3 * seconds / step_ms))
 
+    def timed(self, **wanted: Any) -> bool:
+        """Whether a row of stage "time" has what is wanted."""
+        return first(self._done("time"), "step_ms", **wanted) is not None
+
     def fitted(self, job: Any, **wanted: Any) -> Any:
         """A training with as many steps as fit into its seconds, captured where its step could be.
 

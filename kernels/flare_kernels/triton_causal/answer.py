@@ -42,7 +42,7 @@ from .tiles import (
 )
 
 # Of the sums `exp(l_t − r)`: r is the largest of all, so that what has most weight has the least exponent.
-LOWEST = tl.constexpr(2.0**-40)
+LOWEST = tl.constexpr(2.0**-104)
 
 
 @triton.jit
