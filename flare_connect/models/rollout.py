@@ -13,6 +13,7 @@ from tqdm import tqdm
 from flare_connect.errors import InputError
 from flare_connect.mesh import Mesh, MeshCache
 from flare_connect.nn import CausalState
+from flare_kernels import Segments
 
 from .boundary import Boundary, with_boundary
 from .features import num_condition_features, num_edge_features, num_node_features
@@ -22,6 +23,8 @@ from .rollout_config import RolloutConfig
 from .statistics import Standardiser
 from .stepper import Stepper
 from .unrolled import Unrolled
+
+_LEAST = 1e-20  # of mean squares in units of the usual spread: far below what float32 tells of a frame
 
 
 class RolloutState(NamedTuple):
@@ -65,9 +68,13 @@ class FlareRollout(MeshModel):
         self.frame_statistics = Standardiser(config.width)
         self.change_scale: Tensor
         self.register_buffer("change_scale", torch.ones(config.width))
+        # From mean squares of columns to those of the fields that they are of.
+        self.of_fields: Tensor
+        parts = [torch.full((width, width), 1.0 / width) for width in config.fields.values()]
+        self.register_buffer("of_fields", torch.block_diag(*parts), persistent=False)
         self.trunk = Stepper(
             arch,
-            features=num_node_features(config.reads) + config.history * config.width,
+            features=num_node_features(config.reads) + (config.history + config.relative) * config.width,
             frames=config.history * config.width,
             edge_features=num_edge_features(config.reads) if arch.message_passing else 0,
             conditions=num_condition_features(config.reads),
@@ -105,12 +112,17 @@ class FlareRollout(MeshModel):
         seen = [self.frame_statistics(frames)]
         before = known.diff(dim=1) / self.change_scale
         seen += [before[:, back - 1 - j : back - 1 - j + num_steps] for j in range(back)]
+        scale = self.change_scale
+        if self.config.relative:
+            size = self._sizes(seen[0], unrolled.meshes)
+            seen = [size.log(), *(each / size for each in seen)]
+            scale = scale * size
         x = torch.cat([self._standardised_inputs(graph.x)[unrolled.nodes], unrolled.points(torch.cat(seen, 2))], 1)
         anchors = None if unrolled.cost is None else self._anchors(unrolled.cost, unrolled.tokens)
         condition = self.condition_statistics(graph.condition)
         memories = None if state is None else state.memories or None
         found, memories = self.trunk(x, condition, unrolled, anchors=anchors, state=memories, rank=rank)
-        change = self.change_scale * unrolled.frames(found.to(frames.dtype))
+        change = scale * unrolled.frames(found.to(frames.dtype))
         if "twin_index" in graph:
             change = change.index_select(0, graph.twin_index)
         after = frames + (change.masked_fill(graph.held[:, None], 0.0) if self.config.held else change)
@@ -165,7 +177,7 @@ class FlareRollout(MeshModel):
         if not series:
             raise InputError("the training split holds no two frames in a row: there is no change to learn")
         changes = Standardiser(self.config.width)
-        changes.fit((each.diff(dim=1).flatten(0, 1) for each in series), scaled=range(self.config.width))
+        changes.fit((self._changes(each).flatten(0, 1) for each in series), scaled=range(self.config.width))
         self.change_scale.copy_(changes.std)
 
     def frames_after(
@@ -273,6 +285,21 @@ class FlareRollout(MeshModel):
             name: part.squeeze(-1) if part.shape[-1] == 1 else part
             for name, part in zip(self.config.fields, parts, strict=True)
         }
+
+    def _sizes(self, frames: Float[Tensor, "N T V"], meshes: Segments) -> Float[Tensor, "N T V"]:
+        """Root mean square over each mesh of the fields of standardised frames."""
+        squares = torch.segment_reduce(frames.square().flatten(1), "mean", offsets=meshes.ptr, axis=0, unsafe=True)
+        size = (squares.unflatten(1, frames.shape[1:]) @ self.of_fields + _LEAST).sqrt()
+        return size.index_select(0, meshes.batch)
+
+    def _changes(self, frames: Float[Tensor, "N T V"]) -> Float[Tensor, "N T1 V"]:
+        """From each frame of a mesh to the next, as they are told."""
+        changes = frames.diff(dim=1)
+        if not self.config.relative:
+            return changes
+        whole = Segments.from_lengths([len(frames)], frames.device)
+        with torch.no_grad():
+            return changes / self._sizes(self.frame_statistics(frames[:, :-1]), whole)
 
     def _held(self, mesh: Mesh) -> Bool[Tensor, "N V"]:
         columns = []

@@ -22,6 +22,9 @@ class RolloutConfig:
         differences: rounds a block of learned differences along the mesh, which the frames go through linearly, steered
             by all that the model knows (`flare_connect.nn.LoadBlock`): what most equations say of a change is such
             differences, times something. 0 for none.
+        relative: a frame is read relative to its size on the mesh (the root mean square of each field about its usual
+            mean), and changes are told relative to it: for what fades or grows by orders of magnitude. Not for what is
+            driven from rest: changes of a field that is its mean everywhere are nothing.
         inputs: point fields that stay (a material, a source), and their widths.
         conditions: per-mesh numbers (`global_data`): parameters of the equation, and the time from frame to frame
             where it differs from series to series.
@@ -47,6 +50,7 @@ class RolloutConfig:
     history: int = 1
     memory: bool = True
     differences: int = 1
+    relative: bool = False
     inputs: dict[str, int] = field(default_factory=dict)
     conditions: dict[str, int] = field(default_factory=dict)
     directional: tuple[str, ...] = ()

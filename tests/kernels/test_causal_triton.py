@@ -10,7 +10,7 @@ from kernels.triton_cases import DEVICES, assert_same, check, exact, outcome, pl
 
 import flare_kernels as fk
 from flare_kernels.causal.state import running
-from flare_kernels.triton_causal import ops
+from flare_kernels.triton_causal import answer, ops
 from flare_kernels.triton_causal.tiles import operand
 from kernels import triton_cases
 
@@ -110,6 +110,7 @@ class Tokens:
     std: float = 1.0
     options: tuple[str, ...] = ()  # "log_weights", "q_decode", "k_decode"
     per_sequence: bool = False  # latent queries of each
+    rise: float = 0.0  # of log-weights from token to token
 
 
 TOKENS = {
@@ -117,6 +118,9 @@ TOKENS = {
     "all of it": Tokens(options=("log_weights", "q_decode", "k_decode"), per_sequence=True),
     "spread": Tokens(std=8.0, options=("log_weights",)),
     "far apart": Tokens(std=40.0, options=("log_weights",)),
+    "rising": Tokens(lengths=(70, 130), options=("log_weights",), rise=1.5),
+    "rising, all of it": Tokens(options=("log_weights", "q_decode", "k_decode"), per_sequence=True, rise=2.0),
+    "rising fast": Tokens(options=("log_weights",), rise=8.0),
     "blocks of latents": Tokens(lengths=(66,), heads=1, latents=70),
     "blocks, all of it": Tokens(
         lengths=(66, 3), latents=40, options=("log_weights", "q_decode", "k_decode"), per_sequence=True
@@ -143,7 +147,7 @@ def draw_tokens(case, device, dtype):
     }  # fmt: skip
     x = {name: t.to(dtype) for name, t in x.items() if name in ("q", "k", "v", *case.options)}
     if "log_weights" in case.options:
-        x["log_weights"] = normal(n).float()
+        x["log_weights"] = (normal(n) + case.rise * torch.arange(n)).float()
         x["log_weights"][::5] = -torch.inf  # the first token among them
     first = fk.LatentState.empty(b, case.heads, case.latents, case.value_dim)
     first.lse[-1:], first.z[-1:] = normal(*first.lse[-1:].shape), normal(*first.z[-1:].shape)
@@ -188,6 +192,26 @@ def check_tokens(case, device, dtype):
 @pytest.mark.parametrize(("case", "device", "dtype"), runs(TOKENS, TOKENS_ON_GPU))
 def test_error_budget_of_tokens(case, device, dtype):
     check_tokens(case, device, dtype)
+
+
+def test_scores_that_rise_are_taken_in_parts_of_spans(device, monkeypatch):
+    """And not latents one by one, which takes ten times as long."""
+    if device.type != "cpu":
+        pytest.skip("what a compiled kernel calls cannot be taken away")
+
+    def refuse(*given):
+        raise AssertionError("latents one by one")
+
+    for name in ("one_by_one", "one_by_one_grad"):
+        monkeypatch.setattr(answer, name, refuse)
+    def run(case):
+        x = draw_tokens(case, device, torch.float32)
+        x["log_weights"] = case.rise * torch.arange(len(x["k"]))  # before a first token of no weight none is near
+        return outcome(mixed(case), x, "triton", torch.float32)
+
+    run(TOKENS["rising"])
+    with pytest.raises(Exception, match="one by one"):
+        run(TOKENS["rising fast"])
 
 
 @pytest.mark.parametrize("of_group", [8, 2])

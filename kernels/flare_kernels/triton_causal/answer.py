@@ -7,9 +7,10 @@ keeps the state. With scores s, the state before a span (l, Z), weights p of the
     A_tτ = Σ_m p_tm exp(s_τm − l_tm) for τ ≤ t,   Y = A V + (p exp(l − l_t)) Z
 
 Usually all of it is matrix products: with a reference r for each latent, `exp(s_τ − l_t)` is `exp(s_τ − r)` times
-`exp(r − l_t)`. Where scores of a span are so far apart that no r keeps both factors in range, a second launch (`FAR`)
-does the group anew and takes latents one by one, as `far` has it. Both in one kernel would want more registers than a
-thread has; so the first computes something for every group, and marks those that the second is to do.
+`exp(r − l_t)`. Where scores of a span are so far apart that no r keeps both factors in range, a second launch (`FAR` 1)
+does the group anew in parts of spans, as `near` has it; and where no r does that for a part, a third (`FAR` 2) takes
+latents one by one, as `far` has it. All in one kernel would want more registers than a thread has; so each computes
+something for all its groups, and marks those that the next is to do.
 
 Products are turned such that what is 64 high is 64 wide where its second factor was computed, and that nothing computed
 is turned on the left: some versions of Triton compile the others wrongly for Hopper.
@@ -20,6 +21,7 @@ import triton.language as tl
 
 from ..triton_mixer.tiles import load_rows, store_rows
 from .far import one_by_one, one_by_one_grad
+from .near import part_factors, part_weights, part_weights_turned, score_grad, weight_grad
 from .tiles import (
     add_values,
     biases,
@@ -133,8 +135,8 @@ def answer_kernel(
     EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
     COARSE: tl.constexpr = "bf16" if k.dtype.element_ty == tl.bfloat16 else PRECISION
     far += tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-    if FAR:  # noqa: SIM102 (a condition at compile time)
-        if tl.load(far) == 0:
+    if FAR > 0:  # noqa: SIM102 (a condition at compile time)
+        if tl.load(far) < FAR:
             return
     head, group, start, length, sequence = group_place(ptr, sequences, H)
     block = tl.program_id(1)
@@ -168,21 +170,28 @@ def answer_kernel(
             stride_dn, H, D, BLOCK_D, EVEN, EXACT, PRECISION,
         )  # fmt: skip
         s = t + biases(log_weights, rows, length, EXACT)[:, None]
-        if FAR:  # while it is not nothing beside what the span brings
-            before = logarithm(pivot, weight, EXACT)
+        if FAR > 0:  # while it is not nothing beside what the span brings
+            first, total_before = pivot, weight
             state = means_of(sums, weight, EXACT)
         pivot, read, kept = factors(s, pivot, EXACT)
         weight *= kept
         sums *= kept[None, :]
         read_in, gained = operand(read, COARSE), tl.sum(read, 0)
-        if not FAR:
+        if FAR == 0:
             total = sums_so_far(weight, read_in, causal, COARSE)
             lowest = tl.minimum(lowest, tl.min(total, 1))
             total = tl.maximum(total, LOWEST)  # numbers everywhere, also where they are to be replaced
             share = operand(divided(p, total, EXACT), COARSE)
             a = tl.where(causal, product(share, tl.trans(read_in), COARSE), 0.0)
             old, state = share, sums
+        elif FAR == 1:
+            reference, near, total = part_factors(s, first, total_before, causal, L, BLOCK_M, EXACT, COARSE)
+            lowest = tl.minimum(lowest, tl.min(total, 1))
+            share = divided(p, tl.maximum(total, LOWEST), EXACT)
+            a = part_weights(share, near, reference, causal, L, EXACT, COARSE)
+            old = operand(share * (power(first[None, :] - reference, EXACT) * total_before[None, :]), COARSE)
         else:
+            before = logarithm(first, total_before, EXACT)
             a, old = one_by_one(p, scores_out(s, EXACT), before, causal, L, BLOCK_M)
             old = operand(old, COARSE)
         out = product_of_parts(tl.zeros([BLOCK_DV, L], tl.float32), state, tl.trans(old), COARSE)
@@ -190,8 +199,8 @@ def answer_kernel(
         store_rows(y, rows, H * DV, length, out, DV, BLOCK_DV)
         weight += gained
         sums = add_values(sums, value, read, BLOCK_M, BLOCK_DV, PRECISION)
-    if not FAR:
-        tl.store(far, (tl.min(lowest, 0) < LOWEST).to(tl.int32))
+    if FAR < 2:
+        tl.store(far, FAR + (tl.min(lowest, 0) < LOWEST).to(tl.int32))
 
 
 @triton.jit(do_not_specialize=["N", "M"])
@@ -222,8 +231,8 @@ def answer_grad_kernel(
     EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
     COARSE: tl.constexpr = "bf16" if k.dtype.element_ty == tl.bfloat16 else PRECISION
     far += tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-    if FAR:  # noqa: SIM102 (a condition at compile time)
-        if tl.load(far) == 0:
+    if FAR > 0:  # noqa: SIM102 (a condition at compile time)
+        if tl.load(far) < FAR:
             return
     head, group, start, length, sequence = group_place(ptr, sequences, H)
     block = tl.program_id(1)
@@ -289,7 +298,7 @@ def answer_grad_kernel(
             constant = dweight
         # From here on what is needed late comes late, and what is used up is gone: a thread has few registers.
         b = tl.where(causal, tl.dot(slope, tl.trans(value), input_precision=PRECISION), 0.0)
-        if not FAR:
+        if FAR == 0:
             b = operand(b, COARSE)
             total = sums_so_far(first, read_in, causal, COARSE)
             lowest = tl.minimum(lowest, tl.min(total, 1))
@@ -308,9 +317,20 @@ def answer_grad_kernel(
             dstate = first[None, :] * product_and(dstate, tl.trans(slope_in), share_in, COARSE)
         else:
             of_state = product(slope_in, operand(state, COARSE), COARSE)
-            before = logarithm(pivot, before, EXACT)
-            a, old, dp, ds = one_by_one_grad(p, scores_out(s, EXACT), before, b, of_state, causal, L, BLOCK_M)
-            a = tl.trans(a)
+            if FAR == 1:
+                b = operand(b, COARSE)
+                part, near, total = part_factors(s, pivot, before, causal, L, BLOCK_M, EXACT, COARSE)
+                lowest = tl.minimum(lowest, tl.min(total, 1))
+                total = tl.maximum(total, LOWEST)
+                over, share = inverse(total, EXACT), divided(p, total, EXACT)
+                old = power(pivot[None, :] - part, EXACT) * before[None, :]
+                dp = over * (of_state * old + weight_grad(b, near, part, L, BLOCK_M, EXACT, COARSE))
+                old *= share
+                a = part_weights_turned(share, near, part, causal, L, EXACT, COARSE)
+            else:
+                before = logarithm(pivot, before, EXACT)
+                a, old, dp, ds = one_by_one_grad(p, scores_out(s, EXACT), before, b, of_state, causal, L, BLOCK_M)
+                a = tl.trans(a)
             dstate = product_and(dstate * first[None, :], tl.trans(slope_in), operand(old, COARSE), COARSE)
             dweight = first * dweight + tl.sum(old * (of_state - dp if EXACT else -dp), 0)
         if peaks is None:
@@ -319,7 +339,7 @@ def answer_grad_kernel(
             answer = load_rows(y, rows, H * DV, length, True, DV, BLOCK_DV)
             delta = tl.sum(slope.to(tl.float32) * answer.to(tl.float32), 1)
         dt = p * (dp - delta[:, None])
-        if not FAR:
+        if FAR == 0:
             lost = operand(weight * (dp - delta[:, None]), COARSE)
         if k_decode is not None:
             dt = dt * scale
@@ -329,9 +349,10 @@ def answer_grad_kernel(
                 dquery_decode, tl.trans(operand(key_decode, COARSE)), operand(dt, COARSE), COARSE
             )  # fmt: skip
         later = product(operand(value, COARSE), dstate_in, COARSE) + constant[None, :]
-        if not FAR:
+        if FAR < 2:
             b = operand(tl.dot(value, tl.trans(slope), input_precision=PRECISION), COARSE).to(tl.float32)
             b = tl.where(tl.trans(causal), b - delta[None, :], 0.0)
+        if FAR == 0:
             later = product_and(later, operand(b, COARSE), share_in, COARSE)
             if COARSE == "bf16":
                 ones = operand(tl.where(tl.trans(causal), -1.0, 0.0), COARSE)
@@ -340,6 +361,11 @@ def answer_grad_kernel(
                 later -= tl.cumsum(lost, 0, reverse=True)
             ds = read_in.to(tl.float32) * later
         else:
+            if FAR == 1:
+                lost = share * (dp - delta[:, None])
+                ds = near.to(tl.float32) * score_grad(
+                    operand(b, COARSE), share, lost, part, causal, L, BLOCK_M, EXACT, COARSE
+                )  # fmt: skip
             ds += read * later
         if dweights is not None:
             tl.store(dweights + rows * H, tl.sum(ds, 1), mask=rows < length)
@@ -350,7 +376,7 @@ def answer_grad_kernel(
         store_rows(dk, rows, H * D, length, dkey, D, BLOCK_D)
         dquery = product_and(dquery, tl.trans(operand(key, COARSE)), operand(ds, COARSE), COARSE)
         dvalue = tl.trans(product(dstate_in, tl.trans(read_in), COARSE))
-        if not FAR:
+        if FAR == 0:
             a = tl.where(tl.trans(causal), product(read_in, tl.trans(share_in), COARSE), 0.0)
         dvalue = product_of_parts(dvalue, a, slope_in, COARSE)
         store_rows(dv, rows, H * DV, length, dvalue, DV, BLOCK_DV)
@@ -363,5 +389,5 @@ def answer_grad_kernel(
     store_rows(dq + at * D, latents, D, M, tl.trans(dquery), D, BLOCK_D)
     if k_decode is not None:
         store_rows(dq_decode + at * D, latents, D, M, tl.trans(dquery_decode), D, BLOCK_D)
-    if not FAR:
-        tl.store(far, (tl.min(lowest, 0) < LOWEST).to(tl.int32))
+    if FAR < 2:
+        tl.store(far, FAR + (tl.min(lowest, 0) < LOWEST).to(tl.int32))

@@ -135,7 +135,7 @@ class _Tiles(NamedTuple):
 
     def launch(
         self, kernel: Any, groups: int, tensors: tuple[Tensor | None, ...], numbers: tuple[int | float, ...],
-        strides: tuple[int, ...], how: tuple[int, int], more: tuple[bool, ...] = (),
+        strides: tuple[int, ...], how: tuple[int, int], more: tuple[int, ...] = (),
     ) -> None:  # fmt: skip
         """A program for each group, head and block of latents; `how` are its warps and stages."""
         warps, stages = self.warps_and_stages(how)
@@ -217,11 +217,11 @@ def causal_answer(
     softmax = _softmax_of_tokens(tiles, *readers, ptr, sequences, scale, of_readers)
     parts = v.new_empty((tiles.blocks, *v.shape), dtype=v.dtype if tiles.blocks == 1 else torch.float32)
     far = ptr.new_empty((groups * q.shape[-3], tiles.blocks), dtype=torch.int32)
-    for again in (False, True):
+    for far_apart in range(3):
         tiles.launch(
             answer_kernel, groups,
             (q, k, v, log_weights, q_decode, k_decode, *_halves(softmax), lse, z, ptr, sequences, far, parts),
-            (len(k), *numbers), strides, _ANSWER_LAUNCH, (again,),
+            (len(k), *numbers), strides, _ANSWER_LAUNCH, (far_apart,),
         )  # fmt: skip
     return _of_blocks(parts, v.dtype), lse, z, softmax
 
@@ -264,13 +264,13 @@ def causal_answer_grad(
         numbers, strides[:7], _SPAN_LAUNCH,
     )  # fmt: skip
     far = ptr.new_empty((groups * heads, tiles.blocks), dtype=torch.int32)
-    for again in (False, True):
+    for far_apart in range(3):
         tiles.launch(
             answer_grad_kernel, groups,
             (q, k, v, log_weights, q_decode, k_decode, *_halves(softmax), pivots, totals, ends, end_totals, before,
              ptr, sequences, spans, far,
              None if one else y, dy, dq, dk, dv, of_weights, dq_decode, dk_decode, of_lse, of_z),
-            (len(k), *numbers), strides, _ANSWER_GRAD_LAUNCH, (again,),
+            (len(k), *numbers), strides, _ANSWER_GRAD_LAUNCH, (far_apart,),
         )  # fmt: skip
     del before
     first_dlse, first_dz = torch.empty_like(first_lse), torch.empty_like(first_z)
