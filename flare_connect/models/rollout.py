@@ -25,6 +25,7 @@ from .stepper import Stepper
 from .unrolled import Unrolled
 
 _LEAST = 1e-20  # of mean squares in units of the usual spread: far below what float32 tells of a frame
+_FARTHEST = 2.0  # usual spreads of the logarithm of a size: beyond what was seen a size is no news
 
 
 class RolloutState(NamedTuple):
@@ -68,10 +69,14 @@ class FlareRollout(MeshModel):
         self.frame_statistics = Standardiser(config.width)
         self.change_scale: Tensor
         self.register_buffer("change_scale", torch.ones(config.width))
-        # From mean squares of columns to those of the fields that they are of.
+        self.size_statistics = Standardiser(config.width) if config.relative else None
+        # From mean squares of columns to those of the fields that they are of; and the columns that are conserved.
         self.of_fields: Tensor
+        self.conserved: Tensor
         parts = [torch.full((width, width), 1.0 / width) for width in config.fields.values()]
+        kept = [torch.full((width,), name in config.conserved) for name, width in config.fields.items()]
         self.register_buffer("of_fields", torch.block_diag(*parts), persistent=False)
+        self.register_buffer("conserved", torch.cat(kept).float(), persistent=False)
         self.trunk = Stepper(
             arch,
             features=num_node_features(config.reads) + (config.history + config.relative) * config.width,
@@ -113,9 +118,10 @@ class FlareRollout(MeshModel):
         before = known.diff(dim=1) / self.change_scale
         seen += [before[:, back - 1 - j : back - 1 - j + num_steps] for j in range(back)]
         scale = self.change_scale
-        if self.config.relative:
-            size = self._sizes(seen[0], unrolled.meshes)
-            seen = [size.log(), *(each / size for each in seen)]
+        if self.size_statistics is not None:
+            size = self._sizes(frames, graph, unrolled.meshes)
+            told = self.size_statistics(size.log()).clamp(-_FARTHEST, _FARTHEST)
+            seen = [told, *(each / size for each in seen)]
             scale = scale * size
         x = torch.cat([self._standardised_inputs(graph.x)[unrolled.nodes], unrolled.points(torch.cat(seen, 2))], 1)
         anchors = None if unrolled.cost is None else self._anchors(unrolled.cost, unrolled.tokens)
@@ -125,6 +131,8 @@ class FlareRollout(MeshModel):
         change = scale * unrolled.frames(found.to(frames.dtype))
         if "twin_index" in graph:
             change = change.index_select(0, graph.twin_index)
+        if self.config.conserved:
+            change = change - self.conserved * _means(change, graph, unrolled.meshes)
         after = frames + (change.masked_fill(graph.held[:, None], 0.0) if self.config.held else change)
         return after, RolloutState(known[:, known.shape[1] - back :], memories)
 
@@ -177,7 +185,13 @@ class FlareRollout(MeshModel):
         if not series:
             raise InputError("the training split holds no two frames in a row: there is no change to learn")
         changes = Standardiser(self.config.width)
-        changes.fit((self._changes(each).flatten(0, 1) for each in series), scaled=range(self.config.width))
+        if self.size_statistics is not None:
+            self.size_statistics.fit(self._own_sizes(graph).log().flatten(0, 1) for graph in graphs)
+        told = (
+            each.frames.diff(dim=1) / (1.0 if self.size_statistics is None else self._own_sizes(each)[:, :-1])
+            for each in graphs if each.frames.shape[1] > 1
+        )  # fmt: skip
+        changes.fit((each.flatten(0, 1) for each in told), scaled=range(self.config.width))
         self.change_scale.copy_(changes.std)
 
     def frames_after(
@@ -286,20 +300,23 @@ class FlareRollout(MeshModel):
             for name, part in zip(self.config.fields, parts, strict=True)
         }
 
-    def _sizes(self, frames: Float[Tensor, "N T V"], meshes: Segments) -> Float[Tensor, "N T V"]:
-        """Root mean square over each mesh of the fields of standardised frames."""
-        squares = torch.segment_reduce(frames.square().flatten(1), "mean", offsets=meshes.ptr, axis=0, unsafe=True)
-        size = (squares.unflatten(1, frames.shape[1:]) @ self.of_fields + _LEAST).sqrt()
-        return size.index_select(0, meshes.batch)
-
-    def _changes(self, frames: Float[Tensor, "N T V"]) -> Float[Tensor, "N T1 V"]:
-        """From each frame of a mesh to the next, as they are told."""
-        changes = frames.diff(dim=1)
-        if not self.config.relative:
-            return changes
-        whole = Segments.from_lengths([len(frames)], frames.device)
+    def usual_change(self, frames: Float[Tensor, "N T V"], graph: Data, meshes: Segments) -> Tensor:
+        """The root mean square by which frames change, [V], or [N, T, V] where it goes with the size of a frame."""
+        if self.size_statistics is None:
+            return self.change_scale
         with torch.no_grad():
-            return changes / self._sizes(self.frame_statistics(frames[:, :-1]), whole)
+            return self.change_scale * self._sizes(frames, graph, meshes)
+
+    def _sizes(self, frames: Float[Tensor, "N T V"], graph: Data, meshes: Segments) -> Float[Tensor, "N T V"]:
+        """Root mean square over each mesh of the fields, standardised."""
+        squares = _means(self.frame_statistics(frames).square(), graph, meshes)
+        return (squares @ self.of_fields + _LEAST).sqrt()
+
+    def _own_sizes(self, graph: Data) -> Float[Tensor, "N T V"]:
+        """Of the frames of one mesh."""
+        whole = Segments.from_lengths([len(graph.frames)], graph.frames.device)
+        with torch.no_grad():
+            return self._sizes(graph.frames, graph, whole)
 
     def _held(self, mesh: Mesh) -> Bool[Tensor, "N V"]:
         columns = []
@@ -316,3 +333,10 @@ class FlareRollout(MeshModel):
     @classmethod
     def _of(cls, config: dict[str, Any]) -> "FlareRollout":
         return cls(RolloutConfig.from_dict(config))
+
+
+def _means(values: Float[Tensor, "N T V"], graph: Data, meshes: Segments) -> Float[Tensor, "N T V"]:
+    """Mean over the mesh of each node, by volume."""
+    weighted = (values * graph.log_weight.exp()[:, None, None]).flatten(1)
+    found = torch.segment_reduce(weighted, "mean", offsets=meshes.ptr, axis=0, unsafe=True)
+    return found.unflatten(1, values.shape[1:]).index_select(0, meshes.batch)

@@ -23,8 +23,10 @@ class RolloutConfig:
             by all that the model knows (`flare_connect.nn.LoadBlock`): what most equations say of a change is such
             differences, times something. 0 for none.
         relative: a frame is read relative to its size on the mesh (the root mean square of each field about its usual
-            mean), and changes are told relative to it: for what fades or grows by orders of magnitude. Not for what is
-            driven from rest: changes of a field that is its mean everywhere are nothing.
+            mean, by volume), and changes are told relative to it: for what fades or grows by orders of magnitude. Not
+            for what is driven from rest: changes of a field that is its usual mean everywhere are nothing.
+        conserved: stepped fields whose mean over the mesh, by volume, stays what it is: where nothing comes in or goes
+            out and nothing is made, as of a conserved density on a mesh that repeats.
         inputs: point fields that stay (a material, a source), and their widths.
         conditions: per-mesh numbers (`global_data`): parameters of the equation, and the time from frame to frame
             where it differs from series to series.
@@ -51,6 +53,7 @@ class RolloutConfig:
     memory: bool = True
     differences: int = 1
     relative: bool = False
+    conserved: tuple[str, ...] = ()
     inputs: dict[str, int] = field(default_factory=dict)
     conditions: dict[str, int] = field(default_factory=dict)
     directional: tuple[str, ...] = ()
@@ -73,9 +76,14 @@ class RolloutConfig:
             raise ConfigError("`fields` is empty: name at least one point field to step through time")
         if self.architecture.load_rounds or self.architecture.load_channels is not None:
             raise ConfigError("`load_rounds` and `load_channels` do nothing in a rollout: leave them out")
-        for name in self.held:
-            if name not in self.fields:
-                raise ConfigError(f"`held` names {name!r}, which is not stepped; stepped are {', '.join(self.fields)}")
+        for setting, names in {"held": self.held, "conserved": self.conserved}.items():
+            for name in names:
+                if name not in self.fields:
+                    known = ", ".join(self.fields)
+                    raise ConfigError(f"`{setting}` names {name!r}, which is not stepped; stepped are {known}")
+        for name in self.conserved:
+            if name in self.held:
+                raise ConfigError(f"{name!r} is held on a boundary, where it comes in and goes out: it is not conserved")
         _ = self.reads  # checks the rest
 
     @cached_property
@@ -94,7 +102,7 @@ class RolloutConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data."""
-        return dataclasses.asdict(self) | {"directional": list(self.directional)}
+        return dataclasses.asdict(self) | {"directional": list(self.directional), "conserved": list(self.conserved)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RolloutConfig":
@@ -107,6 +115,6 @@ class RolloutConfig:
         architecture = Architecture.from_dict(data.pop("architecture", {}))
         directional = tuple(data.get("directional", ()))
         held = {name: tuple(sets) for name, sets in data.get("held", {}).items()}
-        tuples = {"directional": directional, "held": held}
+        tuples = {"directional": directional, "held": held, "conserved": tuple(data.get("conserved", ()))}
         found: RolloutConfig = build(cls, data | {"architecture": architecture} | tuples, "rollout")
         return found

@@ -96,17 +96,16 @@ def window_loss(
         known: frames of the window that were before it: changes are taken from them, and nothing else.
     """
     given, truth = window[:, :-1], window[:, 1 + known :]
+    if unrolled is None:
+        unrolled = Unrolled.of(batch, given.shape[1] - known, model.reads.architecture)
     if unroll.noise:
-        noise = unroll.noise * model.change_scale * torch.randn_like(given)
+        noise = unroll.noise * model.usual_change(given, batch, unrolled.meshes) * torch.randn_like(given)
         if "twin_index" in batch:  # one material point
             noise = noise.index_select(0, batch.twin_index)
         # What is held is never wrong, and would stay wrong.
         given = given + (noise.masked_fill(batch.held[:, None], 0.0) if model.config.held else noise)
     state = _state_after(model, given[:, :known])
-    given = given[:, known:]
-    if unrolled is None:
-        unrolled = Unrolled.of(batch, given.shape[1], model.reads.architecture)
-    read = given
+    given = read = given[:, known:]
     for _ in range(depth):
         with torch.set_grad_enabled(unroll.through and torch.is_grad_enabled()):
             guess, _ = model(batch, read, state=state, rank=rank, unrolled=unrolled)

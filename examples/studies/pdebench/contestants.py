@@ -126,7 +126,10 @@ class OnMesh(nn.Module):
         """From series of the training split."""
         graph = self._own_graph()
         graphs = [
-            Data(x=graph.x, condition=graph.condition, cost=graph.get("cost"), frames=frames)
+            Data(
+                x=graph.x, condition=graph.condition, cost=graph.get("cost"), frames=frames,
+                log_weight=graph.log_weight.to(frames.device),
+            )  # fmt: skip
             for frames in self._to_nodes(_some(series, self.model.device)).unflatten(0, (-1, self.grid.mesh.num_nodes))
         ]
         self.model.fit_statistics(graphs)
