@@ -83,7 +83,9 @@ class RolloutConfig:
                     raise ConfigError(f"`{setting}` names {name!r}, which is not stepped; stepped are {known}")
         for name in self.conserved:
             if name in self.held:
-                raise ConfigError(f"{name!r} is held on a boundary, where it comes in and goes out: it is not conserved")
+                raise ConfigError(
+                    f"{name!r} is held on a boundary, where it comes in and goes out: it is not conserved"
+                )
         _ = self.reads  # checks the rest
 
     @cached_property

@@ -204,6 +204,7 @@ def test_scores_that_rise_are_taken_in_parts_of_spans(device, monkeypatch):
 
     for name in ("one_by_one", "one_by_one_grad"):
         monkeypatch.setattr(answer, name, refuse)
+
     def run(case):
         x = draw_tokens(case, device, torch.float32)
         x["log_weights"] = case.rise * torch.arange(len(x["k"]))  # before a first token of no weight none is near

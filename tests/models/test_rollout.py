@@ -1,5 +1,6 @@
 """Rollouts: parts of a series give the whole, nothing looks ahead, memory does not grow, meshes do not mix."""
 
+import json
 import re
 
 import pytest
@@ -23,6 +24,8 @@ VARIANTS = {
     "adapted": ({}, {"queries": "adapted", "separate_decode": True}),
     "no memory": ({"memory": False, "history": 2}, {}),
     "no differences": ({"differences": 0}, {}),
+    "relative": ({"relative": True, "history": 2}, {}),
+    "conserved": ({"conserved": ("w",)}, {}),
     "attention alone": ({"differences": 0, "memory": False}, PLAIN | {"message_passing": False}),
     "plain": ({}, PLAIN),
     "message passing and memory": ({}, PLAIN | {"attention": False}),
@@ -147,6 +150,52 @@ def test_far_from_all_that_was_seen_a_change_grows_as_the_frames_do(variant):
     with torch.no_grad():
         sizes = [(made(graph, far * series)[0] - far * series).abs().max() for far in (1e4, 1e8)]
     assert sizes[1] < 1.1e4 * sizes[0]
+
+
+def test_relative_to_their_size_small_frames_change_as_smaller_ones_do():
+    """Beyond the sizes that were seen; each field has its own, which the other does not change."""
+    made = model({"relative": True, "memory": False})
+    graph, series = made.build_graph(plate(5)), frames(plate(5))
+    with torch.no_grad():
+        one, two = (made(graph, small * series)[0] - small * series for small in (1e-3, 1e-6))
+        torch.testing.assert_close(1e3 * two, one, rtol=1e-3, atol=1e-7)
+        assert one.abs().max() > 1e-5
+        both = torch.cat([1e-3 * series[..., :1], 1e-6 * series[..., 1:]], dim=2)
+        apart = made(graph, both)[0] - both
+    torch.testing.assert_close(apart[..., :1], one[..., :1], rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(1e3 * apart[..., 1:], one[..., 1:], rtol=1e-3, atol=1e-7)
+
+
+def test_a_field_that_is_nothing_changes_by_next_to_nothing():
+    """And has a gradient, where nothing is divided by its size."""
+    made = model({"relative": True})
+    graph, series = made.build_graph(plate(5)), torch.zeros(plate(5).num_nodes, 2, 3)
+    after, _ = made(graph, series)
+    after.square().sum().backward()
+    assert after.abs().max() < 1e-8
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in made.parameters())
+
+
+def test_what_is_conserved_keeps_its_mean_by_volume():
+    """On a mesh with elements of many sizes, and no other field."""
+    mesh = plate(5)
+    pos = mesh.pos.clone()
+    pos[:, 0] = pos[:, 0] ** 2
+    cells, load = {name: each.numpy() for name, each in mesh.cells.items()}, {"load": mesh.global_data["load"].numpy()}
+    mesh = Mesh.from_arrays(pos.numpy(), cells, global_data=load, sets={"left": [0, 1]})
+    made = model({"conserved": ("w",)})
+    with torch.no_grad():
+        frame, _ = made(made.build_graph(mesh), first := frames(mesh, 1))
+    triangle = pos[mesh.cells["triangle"]]
+    (ax, ay), (bx, by) = ((triangle[:, i] - triangle[:, 0]).T for i in (1, 2))
+    area = (ax * by - ay * bx).abs() / 2
+    weight = area.new_zeros(mesh.num_nodes).index_add_(
+        0, mesh.cells["triangle"].flatten(), area.repeat_interleave(3) / 3
+    )
+    assert weight.max() > 3 * weight.min()
+    gained = (weight[:, None] * (frame - first)[:, 0]).sum(0).abs() / weight.sum()
+    assert gained[1:].max() < 1e-6 < 1e-4 < gained[0]
+    assert (frame - first)[..., 1:].abs().max() > 1e-3
 
 
 def test_series_of_a_batch_do_not_mix(variant):
@@ -344,6 +393,28 @@ def test_wrong_frames_are_refused(fields, message):
         model().rollout(mesh, fields, 2)
 
 
+def test_statistics_of_relative_changes():
+    made = model({"relative": True})
+    graphs = [made.build_graph(plate(4)), made.build_graph(plate(5, seed=1))]
+    for i, (graph, fading) in enumerate(zip(graphs, (1.0, 1e-2), strict=True)):
+        graph.frames = fading ** torch.arange(FRAMES)[:, None] * frames(plate((4, 5)[i], seed=i), seed=i)
+    made.fit_statistics(graphs)
+    mean, std = made.frame_statistics.mean, made.frame_statistics.std
+    logs, changes = [], []
+    for graph in graphs:
+        weight = graph.log_weight.exp() / graph.log_weight.exp().sum()
+        square = (weight[:, None, None] * ((graph.frames - mean) / std) ** 2).sum(0)
+        size = torch.stack([square[:, 0], *2 * [square[:, 1:].mean(1)]], dim=1).sqrt()
+        logs.append(size.log().repeat(len(graph.frames), 1))  # a mesh counts by its nodes
+        changes.append((graph.frames.diff(dim=1) / size[:-1]).flatten(0, 1))
+    torch.testing.assert_close(made.size_statistics.mean, torch.cat(logs).mean(0), rtol=1e-4, atol=1e-4)
+    expected = torch.cat(changes).square().mean(0).sqrt()
+    torch.testing.assert_close(made.change_scale, expected, rtol=1e-4, atol=0.0)
+    whole = Segments.from_lengths([len(graph.frames)])
+    usual = made.usual_change(graph.frames, graph, whole)
+    torch.testing.assert_close(usual[0], expected * size, rtol=1e-4, atol=1e-8)
+
+
 @pytest.mark.parametrize(("name", "options"), [("steps", (0, 1)), ("every", (2, 0))])
 def test_wrong_numbers_are_refused(name, options):
     mesh = plate(5)
@@ -359,6 +430,8 @@ def test_wrong_numbers_are_refused(name, options):
         ({"architecture": Architecture(message_passing=False)}, "`differences` need the edges of `message_passing`"),
         ({"fields": {}}, "`fields` is empty"),
         ({"held": {"w": ("left",)}}, "`held` names 'w', which is not stepped; stepped are u"),
+        ({"conserved": ("w",)}, "`conserved` names 'w', which is not stepped; stepped are u"),
+        ({"conserved": ("u",), "held": {"u": ("left",)}}, "'u' is held on a boundary"),
         ({"inputs": {"u": 1}}, "'u' is an input and an output"),
         ({"architecture": Architecture(load_rounds=1)}, "do nothing in a rollout"),
     ],
@@ -374,5 +447,7 @@ def test_a_configuration_survives_json():
         architecture=Architecture(anchor_scales=(1.0, 3.0)),
     )  # fmt: skip
     assert RolloutConfig.from_dict(made.to_dict()) == made
+    loose = RolloutConfig(dim=2, fields={"u": 1, "w": 2}, relative=True, conserved=("w", "u"))
+    assert RolloutConfig.from_dict(json.loads(json.dumps(loose.to_dict()))) == loose
     with pytest.raises(ConfigError, match="unknown key 'colour' in the rollout configuration"):
         RolloutConfig.from_dict(made.to_dict() | {"colour": 1})

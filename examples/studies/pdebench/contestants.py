@@ -28,7 +28,8 @@ OURS = Architecture(channels=80, num_blocks=2, num_heads=8, num_latents=32, num_
 TINY = Architecture(channels=32, num_blocks=2, num_heads=4, num_latents=8, num_kv_layers=-1, anchors="none")
 # What moves crosses several cells from frame to frame: rounds of differences must reach as far. Of the past ours reads
 # what the state of a set is in and no more: an error in a change that is read goes on as a change, from step to step.
-STEPS: dict[str, Any] = {"memory": False, "differences": 6}
+# Waves fade, some by orders of magnitude, and what fades is learned relative to its size.
+STEPS: dict[str, Any] = {"memory": False, "differences": 6, "relative": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Mine:
     rollout: dict[str, Any] = field(default_factory=dict)
     architecture: dict[str, Any] = field(default_factory=dict)
     predicted: int = 3
-    samples: int = 32
+    samples: int = 8
 
 
 # Ours, and with a part more or less.
@@ -56,6 +57,8 @@ SETTINGS: dict[str, Mine] = {
     "ours, 1 frame": Mine(rollout={"history": 1}),
     "ours, 2 frames": Mine(rollout={"history": 2}),
     "ours, no differences": Mine(rollout={"differences": 0}),
+    "ours, absolute": Mine(rollout={"relative": False}),
+    "ours, not conserved": Mine(rollout={"conserved": ()}),
     "ours, 2 rounds": Mine(rollout={"differences": 2}),
     "ours, with a seam": Mine(rollout={"closed": False}),
     "ours, anchors": Mine(architecture={"anchors": "diffusion"}),
@@ -64,7 +67,7 @@ SETTINGS: dict[str, Mine] = {
     "ours, 4 narrow blocks": Mine(rollout={"differences": 3}, architecture={"num_blocks": 4, "channels": 64}),
     "ours, 8 frames a sample": Mine(predicted=8),
     "ours, 1 frame a sample": Mine(predicted=1),
-    "ours, 8 samples": Mine(samples=8),
+    "ours, 32 samples": Mine(samples=32),
 }
 # `history` 0 is as many frames as are given, which is what is published.
 PEERS: dict[str, dict[str, Any]] = {
@@ -111,6 +114,7 @@ class OnMesh(nn.Module):
             arch = replace(arch, boundary_tokens=False)  # there is none
         options: dict[str, Any] = {
             "dim": max(2, study.dim), "fields": {"u": width}, "history": study.state, "architecture": arch,
+            "conserved": ("u",) if study.conserved else (),
         }  # fmt: skip
         self.model = FlareRollout(RolloutConfig(**options | STEPS | setting.rollout))
         self.known = self.model.config.history - 1
@@ -124,14 +128,10 @@ class OnMesh(nn.Module):
 
     def fit_statistics(self, series: Tensor) -> None:
         """From series of the training split."""
-        graph = self._own_graph()
-        graphs = [
-            Data(
-                x=graph.x, condition=graph.condition, cost=graph.get("cost"), frames=frames,
-                log_weight=graph.log_weight.to(frames.device),
-            )  # fmt: skip
-            for frames in self._to_nodes(_some(series, self.model.device)).unflatten(0, (-1, self.grid.mesh.num_nodes))
-        ]
+        graph, device = self._own_graph(), self.model.device
+        fixed = {"x": graph.x, "condition": graph.condition, "log_weight": graph.log_weight.to(device)}
+        nodes = self._to_nodes(_some(series, device)).unflatten(0, (-1, self.grid.mesh.num_nodes))
+        graphs = [Data(**fixed, cost=graph.get("cost"), frames=frames) for frames in nodes]
         self.model.fit_statistics(graphs)
 
     def loss(self, series: Tensor, unroll: UnrollConfig, depth: int) -> Tensor:

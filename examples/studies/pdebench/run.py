@@ -109,7 +109,7 @@ def arguments() -> argparse.Namespace:
         help="which; with none of them only the time of a step is taken",
     )  # fmt: skip
     parser.add_argument(
-        "--unrolls", nargs="+", choices=list(training.UNROLLS), default=["pushforward", "teacher", "unrolled"],
+        "--unrolls", nargs="+", choices=list(training.UNROLLS), default=["noise", "teacher", "pushforward", "unrolled"],
         help="ways of training to try, learning rates with the first of them",
     )  # fmt: skip
     parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="learning rates to try")

@@ -31,6 +31,7 @@ class GridSet:
             read from files.
         dim: axes of the grid.
         periodic: whether it repeats.
+        conserved: whether the mean of each field stays what it is.
         extent: where it begins and ends along each axis.
         size: points along each axis.
         frames: T of a series; models are trained on the first (T + 1) // 2 of them.
@@ -48,6 +49,7 @@ class GridSet:
     make: Callable[..., Any] | None = None
     dim: int = 1
     periodic: bool = True
+    conserved: bool = True
     extent: tuple[float, float] = (0.0, 1.0)
     size: int = 256
     frames: int = 81
@@ -82,7 +84,7 @@ def _plane(kind: type, samples: int, size: int, frames: int) -> Any:
 
 
 _PLANE: dict[str, Any] = {
-    "dim": 2, "periodic": False, "size": 64, "frames": 41, "counts": (400, 32, 64), "at_once": 124,
+    "dim": 2, "periodic": False, "conserved": False, "size": 64, "frames": 41, "counts": (400, 32, 64), "at_once": 124,
 }  # fmt: skip
 _ALL = (
     GridSet(name="advection", title="Advection, β = 1", make=partial(_waves, AdvectionConfig, beta=1.0)),

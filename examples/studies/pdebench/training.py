@@ -26,6 +26,7 @@ UNROLLS = {
     "teacher": UnrollConfig(own_steps=0),
     "noise": UnrollConfig(own_steps=0, noise=0.1),
     "pushforward": UnrollConfig(own_steps=OWN_STEPS),
+    "noisy pushforward": UnrollConfig(own_steps=OWN_STEPS, noise=0.1),
     "unrolled": UnrollConfig(own_steps=OWN_STEPS, through=True),
 }
 TIMED = 0.5
