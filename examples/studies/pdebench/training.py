@@ -24,9 +24,9 @@ import steps as common
 
 UNROLLS = {
     "teacher": UnrollConfig(own_steps=0),
-    "noise": UnrollConfig(own_steps=0, noise=0.1),
+    "noise": UnrollConfig(own_steps=0, noise=0.03),
     "pushforward": UnrollConfig(own_steps=OWN_STEPS),
-    "noisy pushforward": UnrollConfig(own_steps=OWN_STEPS, noise=0.1),
+    "noisy pushforward": UnrollConfig(own_steps=OWN_STEPS, noise=0.03),
     "unrolled": UnrollConfig(own_steps=OWN_STEPS, through=True),
 }
 TIMED = 0.5

@@ -319,14 +319,14 @@ def answer_grad_kernel(
             of_state = product(slope_in, operand(state, COARSE), COARSE)
             if FAR == 1:
                 b = operand(b, COARSE)
-                part, near, total = part_factors(s, pivot, before, causal, L, BLOCK_M, EXACT, COARSE)
+                level, near, total = part_factors(s, pivot, before, causal, L, BLOCK_M, EXACT, COARSE)
                 lowest = tl.minimum(lowest, tl.min(total, 1))
                 total = tl.maximum(total, LOWEST)
                 over, share = inverse(total, EXACT), divided(p, total, EXACT)
-                old = power(pivot[None, :] - part, EXACT) * before[None, :]
-                dp = over * (of_state * old + weight_grad(b, near, part, L, BLOCK_M, EXACT, COARSE))
+                old = power(pivot[None, :] - level, EXACT) * before[None, :]
+                dp = over * (of_state * old + weight_grad(b, near, level, L, BLOCK_M, EXACT, COARSE))
                 old *= share
-                a = part_weights_turned(share, near, part, causal, L, EXACT, COARSE)
+                a = part_weights_turned(share, near, level, causal, L, EXACT, COARSE)
             else:
                 before = logarithm(pivot, before, EXACT)
                 a, old, dp, ds = one_by_one_grad(p, scores_out(s, EXACT), before, b, of_state, causal, L, BLOCK_M)
@@ -364,7 +364,7 @@ def answer_grad_kernel(
             if FAR == 1:
                 lost = share * (dp - delta[:, None])
                 ds = near.to(tl.float32) * score_grad(
-                    operand(b, COARSE), share, lost, part, causal, L, BLOCK_M, EXACT, COARSE
+                    operand(b, COARSE), share, lost, level, causal, L, BLOCK_M, EXACT, COARSE
                 )  # fmt: skip
             ds += read * later
         if dweights is not None:
