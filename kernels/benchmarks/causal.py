@@ -11,8 +11,8 @@ torch picks, on a CPU; `fla`, `chunk_gla` of the package fla-core with the gate 
 with queries, keys and gates made beforehand. It tries hundreds of configurations first, so it is measured only where
 `--impls` names it, best one `--m` at a time.
 
-`scores` says what the inputs are: "std 1" and "std 40" are standard deviations of the scores, "rising" adds to them a
-write gate that grows by half a unit a token, the worst case of the kernels: all spans take their slow path.
+`scores` says what the inputs are: "std 1" and "std 40" are standard deviations of the scores, "rising by 2" adds to
+them a write gate that grows by so much a token, for which kernels take spans in parts; "by 8", latents one by one.
 """
 
 import argparse
@@ -71,7 +71,8 @@ def inputs_of(size: Row, dtype: torch.dtype, device: torch.device) -> Inputs:
 
 def call_of(size: Row, device: torch.device) -> trials.Call:
     """The operator on such inputs."""
-    rising = torch.arange(size["N"], device=device) / 2 if size["scores"] == "rising" else None
+    rise = float(size["scores"].removeprefix("rising by ")) if size["scores"].startswith("rising") else 0.0
+    rising = rise * torch.arange(size["N"], device=device) if rise else None
 
     def call(x: Inputs, impl: str) -> Tensor:
         return fk.causal_mixer(x["q"], x["k"], x["v"], scale=1.0, log_weights=rising, impl=impl)
@@ -201,7 +202,7 @@ def run(args: argparse.Namespace, device: torch.device, limits: dict[str, float]
             # What the package tries at first, it keeps for all lengths: best for long ones.
             cases = [(n, "std 1") for n in (reversed(lengths) if impl == "fla" else lengths)]
             if impl == "ours" and m == 64 and LONGEST_CHECKED in lengths:
-                cases += [(LONGEST_CHECKED, scores) for scores in ("std 40", "rising")]
+                cases += [(LONGEST_CHECKED, scores) for scores in ("std 40", "rising by 2", "rising by 8")]
             found: dict[str, tuple[Row, str | None]] = {}
             for n, scores in cases:
                 base = kind | {"impl": impl, "N": n, "M": m, "scores": scores}

@@ -6,7 +6,7 @@ kernels, elsewhere plain torch, or the kernels in Triton's interpreter (`TRITON_
 Rows `causal_accuracy`: the largest error against fp64 beside that of plain torch in the same dtype, both in units of
 the largest value, for scores of standard deviation 1, 8 and 40; and whether repeats gave the same bits. Rows
 `causal_draws`: random sequences, of lengths from 0 to 200, with scores of standard deviation 0.01 to 100, with and
-without a write gate that keeps out a fifth of the tokens, or all; how many of them have a number in the output, the
+without a write gate that keeps out a fifth of the tokens, or all, or grows; how many have a number in the output, the
 state or a gradient that is not finite. Many are packed into one call.
 """
 
@@ -84,6 +84,8 @@ def call_of_draws(family: Family, impl: str, seed: int, device: torch.device) ->
     owner = torch.repeat_interleave(torch.arange(PACKED), lengths)
     gate[owner % 10 == 1] = -torch.inf  # nothing of these is ever read
     gate[owner % 10 == 2] = 0.0
+    for turn, rise in ((3, 1.0), (4, 2.0), (5, 8.0)):
+        gate += rise * (owner % 10 == turn) * torch.arange(n)
     x = {
         "q": std / family.dim**0.5 * normal(PACKED, *shape, family.dim), "k": normal(n, family.heads, family.dim),
         "v": normal(n, family.heads, family.value_dim),
@@ -126,7 +128,7 @@ def main(args: argparse.Namespace) -> None:
     jobs = list(itertools.product([torch.bfloat16, torch.float16, torch.float32] if cuda else [torch.float32], sizes))
     if cuda and not args.quick:
         jobs.append((torch.bfloat16, size | {"N": 65_536, "scores": "std 1"}))
-        jobs.append((torch.bfloat16, size | {"scores": "rising"}))
+        jobs += [(torch.bfloat16, size | {"scores": f"rising by {rise}"}) for rise in (0.5, 2, 8)]
     for dtype, each in jobs:
         base = each | {"dtype": str(dtype).removeprefix("torch.")}
         try:
