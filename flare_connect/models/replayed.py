@@ -1,6 +1,7 @@
 """Steps of a rollout, on a GPU as replays of a CUDA graph: to start the kernels of a step takes longer than they do."""
 
 import itertools
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -13,9 +14,24 @@ from torch import Tensor
 EAGER = 3
 
 
+_STREAMS = threading.local()
+
+
+def stream_aside() -> torch.cuda.Stream:
+    """The stream of the current device and thread on which graphs are recorded.
+
+    Always the same: to a stream on which matrices were multiplied belongs a workspace that is never given back.
+    """
+    known: dict[int, torch.cuda.Stream] = _STREAMS.__dict__.setdefault("of_device", {})
+    device = torch.cuda.current_device()
+    if device not in known:
+        known[device] = torch.cuda.Stream()
+    return known[device]
+
+
 def recorded(work: Callable[[], None]) -> Callable[[], None]:
     """A CUDA graph of the work, which is not done meanwhile; called, it does it."""
-    graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    graph, aside = torch.cuda.CUDAGraph(), stream_aside()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         # Another thread may do with the device what it likes meanwhile.

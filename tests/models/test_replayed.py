@@ -72,6 +72,18 @@ def test_a_graph_is_made_once():
     assert len(made) == 1
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_another_rollout_leaves_no_memory():
+    """Graphs are recorded on one stream: each other would keep a workspace of its own for good."""
+    model = FlareRollout(RolloutConfig(dim=2, fields={"u": 1}, architecture=Architecture(**SMALL))).cuda()
+    mesh, held = plate(5), []
+    for _ in range(4):
+        model.rollout(mesh, {"u": torch.randn(mesh.num_nodes)}, EAGER + 3)
+        held.append(torch.cuda.memory_allocated())
+    assert held[1] == held[2] == held[3]
+
+
 def test_states_keep_their_kind():
     latents = LatentState(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3, 4))
     state = RolloutState(torch.zeros(5, 1, 2), (CausalState(latents),))

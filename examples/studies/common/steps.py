@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flare_connect.models.replayed import stream_aside
+
 CLIP, WEIGHT_DECAY, WARMUP, EMA = 1.0, 1e-4, 0.05, 0.999
 Call = Callable[[], None]
 
@@ -49,7 +51,10 @@ def steps_of(
         optimiser.step()
 
     untouched = [p.detach().clone() for p in model.parameters()]
-    aside = torch.cuda.Stream(device) if on_gpu and captured else None
+    aside = None
+    if on_gpu and captured:
+        with torch.cuda.device(device):
+            aside = stream_aside()
     with torch.cuda.stream(aside) if aside else nullcontext():
         if aside:
             aside.wait_stream(torch.cuda.default_stream(device))
