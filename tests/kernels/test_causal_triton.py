@@ -241,10 +241,11 @@ def test_few_spans_are_taken_in_smaller_groups(monkeypatch):
     assert [ops.spans_of_group(n // 64, 16) for n in (64, 2048, 8192, 65_536, 2**20)] == [1, 2, 8, 16, 16]
 
 
-def test_half_precision_of_tokens(device):
+@pytest.mark.parametrize("rise", [0.0, 1.5])
+def test_half_precision_of_tokens(rise, device):
     # The interpreter multiplies no matrices in bfloat16.
     for dtype in (torch.float16,) if device.type == "cpu" else (torch.bfloat16, torch.float16):
-        check_tokens(Tokens(lengths=(70,), heads=1, options=("log_weights",)), device, dtype)
+        check_tokens(Tokens(lengths=(70,), heads=1, options=("log_weights",), rise=rise), device, dtype)
 
 
 @triton.jit
