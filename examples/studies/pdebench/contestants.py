@@ -28,8 +28,7 @@ OURS = Architecture(channels=80, num_blocks=2, num_heads=8, num_latents=32, num_
 TINY = Architecture(channels=32, num_blocks=2, num_heads=4, num_latents=8, num_kv_layers=-1, anchors="none")
 # What moves crosses several cells from frame to frame: rounds of differences must reach as far. Of the past ours reads
 # what the state of a set is in and no more: an error in a change that is read goes on as a change, from step to step.
-# Waves fade, some by orders of magnitude, and what fades is learned relative to its size.
-STEPS: dict[str, Any] = {"memory": False, "differences": 6, "relative": True}
+STEPS: dict[str, Any] = {"memory": False, "differences": 6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +57,7 @@ SETTINGS: dict[str, Mine] = {
     "ours, 2 frames": Mine(rollout={"history": 2}),
     "ours, no differences": Mine(rollout={"differences": 0}),
     "ours, absolute": Mine(rollout={"relative": False}),
+    "ours, relative": Mine(rollout={"relative": True}),
     "ours, not conserved": Mine(rollout={"conserved": ()}),
     "ours, 2 rounds": Mine(rollout={"differences": 2}),
     "ours, with a seam": Mine(rollout={"closed": False}),
@@ -114,7 +114,7 @@ class OnMesh(nn.Module):
             arch = replace(arch, boundary_tokens=False)  # there is none
         options: dict[str, Any] = {
             "dim": max(2, study.dim), "fields": {"u": width}, "history": study.state, "architecture": arch,
-            "conserved": ("u",) if study.conserved else (),
+            "relative": study.fades, "conserved": ("u",) if study.conserved else (),
         }  # fmt: skip
         self.model = FlareRollout(RolloutConfig(**options | STEPS | setting.rollout))
         self.known = self.model.config.history - 1
