@@ -12,6 +12,7 @@ import sys
 import xml.etree.ElementTree
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -229,6 +230,23 @@ def test_errors_are_those_of_the_rollouts_whatever_the_chunk(study):
     assert parts["twice"]["nrmse_per_step"] == pytest.approx(curve.tolist(), abs=1e-6)
     assert parts["twice"]["frmse_high"] is None  # 16 points have no such waves
     json.dumps(parts, allow_nan=False)
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 3])
+def test_rollouts_that_leave_all_bounds_are_counted(study, chunk):
+    """Of each column its own bounds; and what is no number is out."""
+
+    def after(given):
+        for step in range(1, 10):
+            yield given[:, -1] * torch.tensor([1.0, 10.0]) * given[:, 0, :1, :1] ** step
+
+    growing = SimpleNamespace(eval=lambda: None, frames_after=after)
+    series = torch.tensor([1.0, 1.1, 2.0, math.inf, 0.5])[:, None, None, None].expand(-1, 6, 4, 2)
+    left = partial(study("training").left, growing, series, 2, chunk=chunk)
+    assert left(5, torch.tensor([1.0, 10.0])) == pytest.approx(0.4)
+    assert left(5, torch.tensor([1.0, 1.0])) == pytest.approx(0.8)
+    assert left(5, torch.tensor([100.0, 100.0])) == pytest.approx(0.2)
+    assert left(3, torch.tensor([1.5, 15.0])) == pytest.approx(0.2)
 
 
 def test_growth_is_that_of_an_exponential(study):

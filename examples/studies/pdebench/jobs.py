@@ -83,7 +83,9 @@ class Work:
             facts |= training.train(model, learned, **options)
             facts["epochs"] = round(job.steps * model.batch / len(learned), 2)
         validation = training.errors(model, self.series["val"], study.initial, study.horizon)
-        facts["val_nrmse"] = validation.scalars()["nrmse"]
+        largest = learned.flatten(0, -2).abs().amax(0)
+        facts["val_left"] = training.left(model, self.series["val"], study.initial, study.frames, largest)
+        facts["val_nrmse"] = validation.scalars()["nrmse"] + facts["val_left"]
         if job.stage == "tune":
             return [facts | {"split": "val"}]
         if isinstance(model, contestants.OnMesh):

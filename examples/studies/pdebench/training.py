@@ -30,6 +30,7 @@ UNROLLS = {
     "unrolled": UnrollConfig(own_steps=OWN_STEPS, through=True),
 }
 TIMED = 0.5
+FARTHEST = 3.0  # times the largest value of a column that was learned from: what no rollout has to do with
 DRAWN = 256  # batches whose numbers are brought to the device at once
 
 
@@ -134,6 +135,30 @@ def errors(model: OnMesh | OnGrid, series: Tensor, initial: int, frames: int, ch
         both = torch.cat([truth[:, :initial], found], dim=1)
         metrics.update(both.movedim(1, -2), truth.movedim(1, -2))
     return metrics.compute()
+
+
+@torch.no_grad()
+def left(model: OnMesh | OnGrid, series: Tensor, initial: int, frames: int, largest: Tensor, chunk: int = 0) -> float:
+    """The share of rollouts that leave all bounds, of which no truth need be known; arguments as of `errors`.
+
+    Args:
+        model: trained.
+        series: `[B, T, *X, V]`.
+        initial: frames that are given.
+        frames: at which rollouts end, the given ones included.
+        largest: size of the largest values that were learned from `[V]`.
+        chunk: series at a time; 0 for as many as fit.
+    """
+    model.eval()
+    gone = []
+    for given in series[:, :initial].split(chunk or max(1, 2**18 // series[0, 0].numel())):
+        coming = model.frames_after(given)
+        out = torch.zeros(len(given), dtype=torch.bool, device=series.device)
+        for _ in range(frames - initial):
+            # What is no number is not within any bounds either.
+            out |= ~(next(coming).abs() <= FARTHEST * largest).flatten(1).all(1)
+        gone.append(out)
+    return float(torch.cat(gone).float().mean())
 
 
 def split_errors(found: PDEBenchErrors, initial: int, horizon: int) -> dict[str, dict[str, Any]]:
