@@ -191,6 +191,8 @@ def rollout_of(store: MeshStore, index: int, config: RolloutTrainConfig) -> Flar
             history=config.history,
             memory=config.memory,
             differences=config.differences,
+            relative=config.relative,
+            conserved=tuple(data.conserved),
             held={name: tuple(sets) for name, sets in data.held.items()},
             units={name: mesh.units[name] for name in data.fields if name in mesh.units},
             architecture=config.model,

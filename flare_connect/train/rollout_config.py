@@ -21,6 +21,7 @@ class SeriesConfig:
         boundary: as in `DataConfig`.
         harmonic: as in `DataConfig`.
         held: stepped field → named sets on whose nodes it does not change, see `RolloutConfig`.
+        conserved: stepped fields whose mean over the mesh does not change, see `RolloutConfig`.
         train_split: split to train on.
         val_split: split to validate on by rollouts, and to choose the best weights by.
         batch_size: series a step.
@@ -41,6 +42,7 @@ class SeriesConfig:
     boundary: dict[str, str] = field(default_factory=dict)
     harmonic: str = ""
     held: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    conserved: tuple[str, ...] = ()
     train_split: str = "train"
     val_split: str = "val"
     batch_size: int = 8
@@ -108,6 +110,7 @@ class RolloutTrainConfig(RunConfig):
         history: frames that are read for the next one, see `RolloutConfig`.
         memory: latents remember all frames before, see `RolloutConfig`.
         differences: rounds a block of learned differences of the frames, see `RolloutConfig`.
+        relative: frames are read, and changes told, relative to the size of a frame, see `RolloutConfig`.
         unroll: how the model learns to live with its own errors.
         model: sizes and switches of the model.
         optimiser: how it is trained.
@@ -122,6 +125,7 @@ class RolloutTrainConfig(RunConfig):
     history: int = 1
     memory: bool = True
     differences: int = 1
+    relative: bool = False
     unroll: UnrollConfig = field(default_factory=UnrollConfig)
 
     def __post_init__(self) -> None:

@@ -38,11 +38,11 @@ def frames(mesh, count=6, seed=0):
     return torch.randn(mesh.num_nodes, count, 3, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("history", [1, 2])
+@pytest.mark.parametrize("options", [{"history": 1}, {"history": 2}, {"relative": True}], ids=str)
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_rollout_is_one_step_after_another(name, history):
+def test_a_rollout_is_one_step_after_another(name, options):
     """And frames given together are stepped as each of them alone: a peer has no other past than its history."""
-    made, mesh = peer(name, history=history), plate(5)
+    made, mesh = peer(name, **options), plate(5)
     graph, series = made.build_graph(mesh), frames(mesh)
     with torch.no_grad():
         whole, state = made(graph, series)

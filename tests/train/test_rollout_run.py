@@ -171,6 +171,30 @@ def test_noise_is_in_what_is_read_and_not_in_what_is_learned(window):
     torch.testing.assert_close(noise, (expected / size).mean(), rtol=0.1, atol=0.0)
 
 
+def test_noise_goes_with_the_size_of_each_frame_where_changes_do(window):
+    """So a model that changes nothing is as far off where frames are a thousandth as large."""
+    _, _, frames = window
+    model = FlareRollout(RolloutConfig(dim=2, fields={"temperature": 1}, relative=True, architecture=SMALL))
+    graphs = [model.build_graph(heat(side, seed)) for side, seed in ((6, 0), (7, 1))]
+    for p in (model.trunk.decode.weight, model.trunk.decode.bias, model.trunk.answer.output.weight):
+        torch.nn.init.zeros_(p)
+    still = frames[:, :1].expand(-1, 6, -1)
+    large, small = (
+        window_loss(model, collate(graphs), size * still, UnrollConfig(noise=0.5), 0) for size in (1.0, 1e-3)
+    )
+    assert large > 0.1
+    torch.testing.assert_close(small, large, rtol=0.1, atol=0.0)
+
+
+def test_a_run_makes_the_model_that_is_asked_for(data, tmp_path):
+    config = replace(rollout_config(data, tmp_path / "run", epochs=1, conserved=("temperature",)), relative=True)
+    made = FlareRollout.from_pretrained(fit(config).folder)
+    assert made.config.relative
+    assert made.config.conserved == ("temperature",)
+    assert made.size_statistics is not None
+    assert not torch.equal(made.size_statistics.mean, torch.zeros(1))
+
+
 def test_twins_get_the_same_noise(monkeypatch):
     grid = mesh_of_axes([np.arange(4) / 4, np.arange(5) / 5], period=[1.0, 1.0])
     model = FlareRollout(

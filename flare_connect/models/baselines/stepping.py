@@ -90,7 +90,7 @@ def rollout_peer(
     arch = replace(config.architecture, anchors="none", quadrature=False, message_passing=True)
     model = FlareRollout(replace(config, memory=False, differences=0, architecture=arch))
     sizes = {
-        "features": num_node_features(model.reads) + config.history * config.width,
+        "features": num_node_features(model.reads) + (config.history + config.relative) * config.width,
         "edge_features": num_edge_features(model.reads), "conditions": num_condition_features(model.reads),
         "outputs": config.width, "dim": config.dim,
     }  # fmt: skip
