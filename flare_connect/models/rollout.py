@@ -310,7 +310,8 @@ class FlareRollout(MeshModel):
     def _sizes(self, frames: Float[Tensor, "N T V"], graph: Data, meshes: Segments) -> Float[Tensor, "N T V"]:
         """Root mean square over each mesh of the fields, standardised."""
         squares = _means(self.frame_statistics(frames).square(), graph, meshes)
-        return (squares @ self.of_fields + _LEAST).sqrt()
+        # No product of matrices, which would be of few digits under autocast.
+        return ((squares[..., None] * self.of_fields).sum(-2) + _LEAST).sqrt()
 
     def _own_sizes(self, graph: Data) -> Float[Tensor, "N T V"]:
         """Of the frames of one mesh."""

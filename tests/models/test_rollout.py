@@ -166,6 +166,15 @@ def test_relative_to_their_size_small_frames_change_as_smaller_ones_do():
     torch.testing.assert_close(1e3 * apart[..., 1:], one[..., 1:], rtol=1e-3, atol=1e-7)
 
 
+def test_sizes_have_all_digits_in_half_precision():
+    made = model({"relative": True})
+    graph, series = made.build_graph(plate(5)), frames(plate(5))
+    whole = Segments.from_lengths([len(series)])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made.usual_change(series, graph, whole)
+    torch.testing.assert_close(found, made.usual_change(series, graph, whole))
+
+
 def test_a_field_that_is_nothing_changes_by_next_to_nothing():
     """And has a gradient, where nothing is divided by its size."""
     made = model({"relative": True})
