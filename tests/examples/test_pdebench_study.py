@@ -173,7 +173,13 @@ def test_training_learns_and_leaves_the_statistics(study, name):
 
 @pytest.mark.parametrize(
     ("name", "of"),
-    [("ours", "shallow_water"), ("ours, memory", "advection"), ("FNO", "shallow_water"), ("U-Net", "advection")],
+    [
+        ("ours", "shallow_water"),
+        ("ours", "burgers_0.1"),
+        ("ours, memory", "advection"),
+        ("FNO", "shallow_water"),
+        ("U-Net", "advection"),
+    ],
 )
 def test_a_step_asks_nothing_of_the_host(study, name, of, meta):  # noqa: F811
     """Or no CUDA graph could hold it; and a rollout goes on without the host too."""
@@ -193,7 +199,7 @@ def test_a_step_asks_nothing_of_the_host(study, name, of, meta):  # noqa: F811
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["ours", "ours, memory", "FNO", "U-Net"])
+@pytest.mark.parametrize("name", ["ours", "ours, memory", "ours, relative", "FNO", "U-Net"])
 def test_captured_steps_are_steps(study, name):
     """As graphs they end at the loss of the same steps without them."""
     found = []

@@ -18,6 +18,9 @@ from flare_kernels import LatentState
 
 SMALL = {"channels": 16, "num_blocks": 2, "num_heads": 4, "num_latents": 8}
 COUNT = EAGER + 5
+CHANGES = (
+    {}, {"history": 3}, {"held": {"u": ("left",)}}, {"memory": False}, {"relative": True, "conserved": ("w",)},
+)  # fmt: skip
 
 
 def swap(frame, state):
@@ -111,7 +114,7 @@ def test_a_graph_without_a_gpu_is_refused():
         made().rollout(mesh, given, 1, captured=True)
 
 
-@pytest.mark.parametrize("changes", [{}, {"history": 3}, {"held": {"u": ("left",)}}, {"memory": False}])
+@pytest.mark.parametrize("changes", CHANGES)
 def test_a_step_of_ours_can_be_captured(changes, meta):  # noqa: F811
     model = made(**changes)
     graph = model.build_graph(plate(5)).to(meta)
@@ -126,7 +129,7 @@ def test_a_step_of_ours_can_be_captured(changes, meta):  # noqa: F811
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("changes", [{}, {"history": 3}, {"held": {"u": ("left",)}}, {"memory": False}])
+@pytest.mark.parametrize("changes", CHANGES)
 def test_a_captured_rollout_is_the_rollout(changes):
     model, mesh = made(**changes).to("cuda"), plate(5)
     given = {"u": torch.randn(mesh.num_nodes, 2), "w": torch.randn(mesh.num_nodes, 2, 2)}
