@@ -42,7 +42,7 @@ class Sizes:
     batch: int = 32
     steps: int = 2_000
     windows: int = 1_024
-    rates: tuple[float, ...] = (1e-3, 3e-3, 9e-3)
+    rates: tuple[float, ...] = (1e-3, 3e-3, 9e-3, 2.7e-2)
     recall_channels: int = 128
     recall_heads: int = 4
     recall_latents: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
