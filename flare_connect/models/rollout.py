@@ -181,17 +181,13 @@ class FlareRollout(MeshModel):
         graphs = list(graphs)
         self.fit_inputs(graphs)
         self.frame_statistics.fit(graph.frames.flatten(0, 1) for graph in graphs)
-        series = [graph.frames for graph in graphs if graph.frames.shape[1] > 1]
-        if not series:
+        moving = [graph for graph in graphs if graph.frames.shape[1] > 1]
+        if not moving:
             raise InputError("the training split holds no two frames in a row: there is no change to learn")
-        changes = Standardiser(self.config.width)
         if self.size_statistics is not None:
             self.size_statistics.fit(self._own_sizes(graph).log().flatten(0, 1) for graph in graphs)
-        told = (
-            each.frames.diff(dim=1) / (1.0 if self.size_statistics is None else self._own_sizes(each)[:, :-1])
-            for each in graphs if each.frames.shape[1] > 1
-        )  # fmt: skip
-        changes.fit((each.flatten(0, 1) for each in told), scaled=range(self.config.width))
+        changes = Standardiser(self.config.width)
+        changes.fit((self._own_changes(graph).flatten(0, 1) for graph in moving), scaled=range(self.config.width))
         self.change_scale.copy_(changes.std)
 
     def frames_after(
@@ -301,7 +297,16 @@ class FlareRollout(MeshModel):
         }
 
     def usual_change(self, frames: Float[Tensor, "N T V"], graph: Data, meshes: Segments) -> Tensor:
-        """The root mean square by which frames change, [V], or [N, T, V] where it goes with the size of a frame."""
+        """The root mean square by which frames change, in their units: what noise is measured by.
+
+        Args:
+            frames: in physical units.
+            graph: what `build_graph` makes, or a PyG batch of it.
+            meshes: where each mesh starts in the nodes.
+
+        Returns:
+            [V]; [N, T, V] where it goes with the size of a frame (`relative`).
+        """
         if self.size_statistics is None:
             return self.change_scale
         with torch.no_grad():
@@ -318,6 +323,11 @@ class FlareRollout(MeshModel):
         whole = Segments.from_lengths([len(graph.frames)], graph.frames.device)
         with torch.no_grad():
             return self._sizes(graph.frames, graph, whole)
+
+    def _own_changes(self, graph: Data) -> Float[Tensor, "N T1 V"]:
+        """From each frame of one mesh to the next, as they are told."""
+        changes = graph.frames.diff(dim=1)
+        return changes if self.size_statistics is None else changes / self._own_sizes(graph)[:, :-1]
 
     def _held(self, mesh: Mesh) -> Bool[Tensor, "N V"]:
         columns = []

@@ -248,7 +248,7 @@ def test_rollouts_that_leave_all_bounds_are_counted(study, chunk):
 
     growing = SimpleNamespace(eval=lambda: None, frames_after=after)
     series = torch.tensor([1.0, 1.1, 2.0, math.inf, 0.5])[:, None, None, None].expand(-1, 6, 4, 2)
-    left = partial(study("training").left, growing, series, 2, chunk=chunk)
+    left = partial(study("training").strayed, growing, series, 2, chunk=chunk)
     assert left(5, torch.tensor([1.0, 10.0])) == pytest.approx(0.4)
     assert left(5, torch.tensor([1.0, 1.0])) == pytest.approx(0.8)
     assert left(5, torch.tensor([100.0, 100.0])) == pytest.approx(0.2)

@@ -51,10 +51,8 @@ def steps_of(
         optimiser.step()
 
     untouched = [p.detach().clone() for p in model.parameters()]
-    aside = None
-    if on_gpu and captured:
-        with torch.cuda.device(device):
-            aside = stream_aside()
+    with torch.cuda.device(device) if on_gpu else nullcontext():
+        aside = stream_aside() if on_gpu and captured else None
     with torch.cuda.stream(aside) if aside else nullcontext():
         if aside:
             aside.wait_stream(torch.cuda.default_stream(device))

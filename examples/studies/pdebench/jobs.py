@@ -84,8 +84,8 @@ class Work:
             facts["epochs"] = round(job.steps * model.batch / len(learned), 2)
         validation = training.errors(model, self.series["val"], study.initial, study.horizon)
         largest = learned.flatten(0, -2).abs().amax(0)
-        facts["val_left"] = training.left(model, self.series["val"], study.initial, study.frames, largest)
-        facts["val_nrmse"] = validation.scalars()["nrmse"] + facts["val_left"]
+        facts["val_strayed"] = training.strayed(model, self.series["val"], study.initial, study.frames, largest)
+        facts["val_nrmse"] = validation.scalars()["nrmse"] + facts["val_strayed"]
         if job.stage == "tune":
             return [facts | {"split": "val"}]
         if isinstance(model, contestants.OnMesh):

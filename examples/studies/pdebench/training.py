@@ -126,8 +126,7 @@ def errors(model: OnMesh | OnGrid, series: Tensor, initial: int, frames: int, ch
     """
     model.eval()
     metrics = PDEBenchMetrics(initial_step=initial, mode="exact")
-    chunk = chunk or max(1, 2**18 // series[0, 0].numel())
-    for truth in series[:, :frames].split(chunk):
+    for truth in _parts(series[:, :frames], chunk):
         coming = model.frames_after(truth[:, :initial])
         found = torch.stack([next(coming).float() for _ in range(frames - initial)], dim=1)
         # What has left all bounds is an error of some size, and not none.
@@ -138,7 +137,9 @@ def errors(model: OnMesh | OnGrid, series: Tensor, initial: int, frames: int, ch
 
 
 @torch.no_grad()
-def left(model: OnMesh | OnGrid, series: Tensor, initial: int, frames: int, largest: Tensor, chunk: int = 0) -> float:
+def strayed(
+    model: OnMesh | OnGrid, series: Tensor, initial: int, frames: int, largest: Tensor, chunk: int = 0
+) -> float:
     """The share of rollouts that leave all bounds, of which no truth need be known; arguments as of `errors`.
 
     Args:
@@ -151,7 +152,7 @@ def left(model: OnMesh | OnGrid, series: Tensor, initial: int, frames: int, larg
     """
     model.eval()
     gone = []
-    for given in series[:, :initial].split(chunk or max(1, 2**18 // series[0, 0].numel())):
+    for given in _parts(series[:, :initial], chunk):
         coming = model.frames_after(given)
         out = torch.zeros(len(given), dtype=torch.bool, device=series.device)
         for _ in range(frames - initial):
@@ -203,6 +204,11 @@ def cost(model: OnMesh | OnGrid, series: Tensor, initial: int, counts: tuple[int
         spent = time.perf_counter() - start
         rows.append({"rollout_steps": count, "rollout_ms": round(1e3 * spent / count, 3)} | common.peak(device))
     return rows[1:]
+
+
+def _parts(series: Tensor, chunk: int) -> tuple[Tensor, ...]:
+    """So many series at a time; of 0 as many as fit."""
+    return series.split(chunk or max(1, 2**18 // series[0, 0].numel()))
 
 
 def _steps(

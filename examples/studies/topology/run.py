@@ -63,7 +63,8 @@ def run(crew: Crew, results: Results, args: argparse.Namespace, todo: list[tuple
     """All stages of one data set, of pairs of a model and whether it has the harmonic inputs."""
     models = list(dict.fromkeys(model for model, _ in todo))
     first = todo[0][1]  # the kind of inputs for which time is taken and rates are tried
-    crew.run([Job(stage="time", model=m, harmonic=first, seconds=TIMED) for m in models], results)
+    if not args.any_machine:
+        crew.run([Job(stage="time", model=m, harmonic=first, seconds=TIMED) for m in models], results)
     rates = [args.learning_rate] if args.learning_rate else list(RATES)
     if len(rates) > 1 and "tune" in args.stages:
         shorter = args.seconds / 3

@@ -21,7 +21,7 @@ import triton.language as tl
 
 from ..triton_mixer.tiles import load_rows, store_rows
 from .far import one_by_one, one_by_one_grad
-from .near import part_factors, part_weights, part_weights_turned, score_grad, weight_grad
+from .near import part_factors, part_weights, score_grad, weight_grad
 from .tiles import (
     add_values,
     biases,
@@ -188,7 +188,7 @@ def answer_kernel(
             reference, near, total = part_factors(s, first, total_before, causal, L, BLOCK_M, EXACT, COARSE)
             lowest = tl.minimum(lowest, tl.min(total, 1))
             share = divided(p, tl.maximum(total, LOWEST), EXACT)
-            a = part_weights(share, near, reference, causal, L, EXACT, COARSE)
+            a = part_weights(share, near, reference, causal, L, EXACT, COARSE, False)
             old = operand(share * (power(first[None, :] - reference, EXACT) * total_before[None, :]), COARSE)
         else:
             before = logarithm(first, total_before, EXACT)
@@ -326,7 +326,7 @@ def answer_grad_kernel(
                 old = power(pivot[None, :] - level, EXACT) * before[None, :]
                 dp = over * (of_state * old + weight_grad(b, near, level, L, BLOCK_M, EXACT, COARSE))
                 old *= share
-                a = part_weights_turned(share, near, level, causal, L, EXACT, COARSE)
+                a = part_weights(share, near, level, causal, L, EXACT, COARSE, True)
             else:
                 before = logarithm(pivot, before, EXACT)
                 a, old, dp, ds = one_by_one_grad(p, scores_out(s, EXACT), before, b, of_state, causal, L, BLOCK_M)

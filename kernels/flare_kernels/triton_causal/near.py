@@ -58,26 +58,21 @@ def fallen(reference, j, L: tl.constexpr, EXACT: tl.constexpr):
 
 @triton.jit
 def part_weights(
-    share, read, reference, causal, L: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr
+    share, read, reference, causal, L: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr, TURNED: tl.constexpr
 ):  # fmt: skip
-    """A [token, token that it reads] of a block of latents; `share` is `p exp(r − l_t)`."""
+    """A [token, token that it reads] of a block of latents, or Aᵀ; `share` is `p exp(r − l_t)`."""
     a = tl.zeros([L, L], tl.float32)
     for j in range(0, L // PART):
         sent = operand(share * fallen(reference, j, L, EXACT), PRECISION)
-        a = product_and(a, sent, tl.trans(tl.where(of_part(j, L), read, 0.0)), PRECISION)
+        inside = tl.where(of_part(j, L), read, 0.0)
+        # Which one is turned is said here, since nothing computed may be turned on the left.
+        if TURNED:
+            a = product_and(a, inside, tl.trans(sent), PRECISION)
+        else:
+            a = product_and(a, sent, tl.trans(inside), PRECISION)
+    if TURNED:
+        causal = tl.trans(causal)
     return tl.where(causal, a, 0.0)
-
-
-@triton.jit
-def part_weights_turned(
-    share, read, reference, causal, L: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr
-):  # fmt: skip
-    """Aᵀ of `part_weights`."""
-    a = tl.zeros([L, L], tl.float32)
-    for j in range(0, L // PART):
-        sent = operand(share * fallen(reference, j, L, EXACT), PRECISION)
-        a = product_and(a, tl.where(of_part(j, L), read, 0.0), tl.trans(sent), PRECISION)
-    return tl.where(tl.trans(causal), a, 0.0)
 
 
 @triton.jit

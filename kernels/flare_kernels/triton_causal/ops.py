@@ -30,6 +30,9 @@ _BLOCK_M = 4
 _AHEAD = 8  # parts that are loaded at a time
 _SCAN_WARPS = 1
 
+# How spans are taken, see `answer`: as a whole, in parts where scores are too far apart, else latents one by one.
+_FAR = 0, 1, 2
+
 # Warps, and stages of the load pipeline, of what goes along the spans of a group.
 _SPAN_LAUNCH = 2, 2
 _TOKEN_LAUNCH = 4, 2
@@ -217,7 +220,7 @@ def causal_answer(
     softmax = _softmax_of_tokens(tiles, *readers, ptr, sequences, scale, of_readers)
     parts = v.new_empty((tiles.blocks, *v.shape), dtype=v.dtype if tiles.blocks == 1 else torch.float32)
     far = ptr.new_empty((groups * q.shape[-3], tiles.blocks), dtype=torch.int32)
-    for far_apart in range(3):
+    for far_apart in _FAR:
         tiles.launch(
             answer_kernel, groups,
             (q, k, v, log_weights, q_decode, k_decode, *_halves(softmax), lse, z, ptr, sequences, far, parts),
@@ -264,7 +267,7 @@ def causal_answer_grad(
         numbers, strides[:7], _SPAN_LAUNCH,
     )  # fmt: skip
     far = ptr.new_empty((groups * heads, tiles.blocks), dtype=torch.int32)
-    for far_apart in range(3):
+    for far_apart in _FAR:
         tiles.launch(
             answer_grad_kernel, groups,
             (q, k, v, log_weights, q_decode, k_decode, *_halves(softmax), pivots, totals, ends, end_totals, before,
