@@ -86,6 +86,33 @@ def test_what_fails_is_a_row_and_the_next_run_goes_on(common, monkeypatch):
     assert started == [torch.device("cpu")]
 
 
+@pytest.mark.parametrize(
+    "told", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "died, for lack of memory"]
+)
+def test_what_finds_no_memory_beside_others_is_made_again(common, tmp_path, told):
+    """Three on a GPU that holds two; what fails alone, or for another reason, is a row."""
+    crew = common("crew").Crew(None, 0, {}, str)
+    crew.places, given = ["cuda:0"] * 3 + ["cuda:1"], []
+
+    def next_of(busy):
+        i = min(busy)
+        here = [j for j in busy if crew.places[j] == crew.places[i]]
+        if len(here) > 2 or busy[i].model == "large":
+            return i, [{"split": "none", "failed": told}]
+        return i, [{"split": "id"} | ({"failed": "ValueError: 3"} if busy[i].model == "bad" else {})]
+
+    crew._give, crew._next = lambda i, job: given.append((i, job)), next_of
+    results = common("rows").Results(tmp_path / "rows.json")
+    crew.run([Job(seed=seed) for seed in range(6)] + [Job(model="bad")], results)
+    assert sorted((row["model"], row["seed"]) for row in results.rows) == [("bad", 0), *(("ours", i) for i in range(6))]
+    assert [row["model"] for row in results.rows if "failed" in row] == ["bad"]
+    assert len(given) == 8
+    assert crew.left_out == {0}  # also in the stages that come
+    crew.run([Job(model="large")], results)
+    assert results.rows[-1]["failed"] == told
+    assert crew.left_out < {0, 1, 2}
+
+
 def test_numbers_that_must_be_positive(common, capsys):
     parser = common("options").parser_of("words", "name", "results", seconds=60.0, seeds=2, per_gpu=3)
     parser.add_argument("--rates", nargs="+", type=float, default=None)

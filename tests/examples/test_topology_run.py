@@ -1,13 +1,18 @@
-"""Stages of the study of topology, on the machine where steps were timed and on another."""
+"""Stages of the study of topology, on the machine where steps were timed and on another, and what its steps cost."""
 
 from argparse import Namespace
 
 import pytest
+import torch
+from fixtures_devices import AloneOnTheDevice, meta  # noqa: F401 (a fixture)
+from fixtures_meshes import plate
 from fixtures_studies import Inline, modules_of
+
+import flare_connect as fc
 
 NAMES = (
     "run", "report", "jobs", "preparing", "shelf", "contestants", "sets", "tables", "training", "showing", "trained",
-    "crew", "rows", "options", "wording", "steps",
+    "crew", "rows", "options", "wording", "steps", "cost", "resolution",
 )  # fmt: skip
 
 
@@ -42,3 +47,19 @@ def test_what_was_timed_is_known(study, tmp_path):
         [{"stage": "time", "model": "ours", "step_ms": 2.0}, {"stage": "time", "model": "FLARE", "failed": "x"}]
     )
     assert [results.timed(model=model) for model in ("ours", "FLARE", "geoflare")] == [True, False, False]
+
+
+def test_what_a_prediction_costs_in_a_graph_of_a_gpu(study, meta):  # noqa: F811
+    """Is the prediction, and asks nothing of the host once it is laid out."""
+    config = fc.FlareConnectConfig(
+        dim=2, outputs={"stress": 1}, conditions={"load": 2}, boundary={"left": "free"},
+        architecture=fc.Architecture(channels=16, num_blocks=2, num_heads=4, num_latents=8),
+    )  # fmt: skip
+    model = fc.FlareConnect(config).eval()
+    graph = model.build_graph(plate(5), with_targets=True)
+    with torch.no_grad():
+        torch.testing.assert_close(study("cost").laid_out(model, graph)(), model(graph))
+        model.to(meta)
+        call = study("cost").laid_out(model, graph.to(meta))
+        with AloneOnTheDevice():
+            call()

@@ -147,7 +147,8 @@ def draw_tokens(case, device, dtype):
     }  # fmt: skip
     x = {name: t.to(dtype) for name, t in x.items() if name in ("q", "k", "v", *case.options)}
     if "log_weights" in case.options:
-        x["log_weights"] = (normal(n) + case.rise * torch.arange(n)).float()
+        # Far from what the last first state knows nothing but rounding would be left of its gradient.
+        x["log_weights"] = (normal(n) + case.rise * (torch.arange(n) - n + case.lengths[-1] // 2)).float()
         x["log_weights"][::5] = -torch.inf  # the first token among them
     first = fk.LatentState.empty(b, case.heads, case.latents, case.value_dim)
     first.lse[-1:], first.z[-1:] = normal(*first.lse[-1:].shape), normal(*first.z[-1:].shape)

@@ -1,7 +1,6 @@
 """Steps of a rollout that are replays of one graph, which on a CPU is the work itself."""
 
 import itertools
-import re
 
 import pytest
 import torch
@@ -104,6 +103,8 @@ def made(**changes):
     for name, p in model.named_parameters():
         if "gate" in name:
             torch.nn.init.normal_(p)
+        if name.startswith(("trunk.decode", "trunk.answer.output")):
+            p.data *= 0.01  # or rollouts grow a million times, and what rounding differs in with them
     return model
 
 
@@ -135,4 +136,6 @@ def test_a_captured_rollout_is_the_rollout(changes):
     given = {"u": torch.randn(mesh.num_nodes, 2), "w": torch.randn(mesh.num_nodes, 2, 2)}
     found, expected = (model.rollout(mesh, given, COUNT + 4, captured=captured) for captured in (None, False))
     for name, values in expected.items():
-        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-5, msg=re.escape(name))
+        torch.testing.assert_close(
+            found[name], values, rtol=1e-4, atol=1e-5, msg=lambda told, name=name: f"{name}: {told}"
+        )

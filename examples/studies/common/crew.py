@@ -24,6 +24,8 @@ class Crew:
         told: a line about a row.
         alone: stages of which only one job is on a GPU at a time: the work of others shows in times, even what comes
             before they train.
+
+    A job that finds no memory beside others is given again to one of those, and there is a process less on that GPU.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Crew:
         self.context = torch.multiprocessing.get_context("spawn")
         self.done = self.context.Queue()
         self.workers: dict[int, tuple[Any, Any]] = {}
+        self.left_out: set[int] = set()
 
     def __enter__(self) -> "Crew":
         return self
@@ -53,21 +56,34 @@ class Crew:
         """Every run that is not in the results yet, all of one stage."""
         waiting = deque(job for job in jobs if not results.has(job))
         alone = bool(waiting) and waiting[0].stage in self.alone
-        chosen = range(max(1, self.num_gpus) if alone else len(self.places))
         busy: dict[int, Any] = {}
         count, total = 0, len(waiting)
         while waiting or busy:
-            for i in chosen:
+            for i in range(max(1, self.num_gpus)) if alone else self._rest():
                 if waiting and i not in busy:
                     busy[i] = waiting.popleft()
                     self._give(i, busy[i])
             i, found = self._next(busy)
-            settings = asdict(busy.pop(i)) | self.common
+            job = busy.pop(i)
+            if not alone and _lacks_memory(found) and self._beside(i):
+                self.left_out.add(i)
+                waiting.appendleft(job)
+                print(f"no memory on {self.places[i]}: a process less there, and what failed is made again", flush=True)
+                continue
+            settings = asdict(job) | self.common
             rows = [row | settings for row in found]
             results.add(rows)
             count += 1
             for row in rows:
                 print(f"[{count}/{total}] {self.told(row)}", flush=True)
+
+    def _rest(self) -> list[int]:
+        """Who has not been left out."""
+        return [i for i in range(len(self.places)) if i not in self.left_out]
+
+    def _beside(self, i: int) -> bool:
+        """Whether others are on the device of one."""
+        return any(self.places[j] == self.places[i] for j in self._rest() if j != i)
 
     def _give(self, i: int, job: Any) -> None:
         if i not in self.workers:
@@ -94,6 +110,12 @@ class Crew:
             if leaves:
                 self.workers.pop(i)
             return i, rows
+
+
+def _lacks_memory(found: list[Row]) -> bool:
+    """Whether that may be why a job failed; cuBLAS does not say so in so many words."""
+    told = str(found[0].get("failed", "")) if found else ""
+    return "memory" in told or "CUBLAS_STATUS_" in told
 
 
 def take_times(crew: Crew, jobs: list[Any], results: Results) -> None:
