@@ -65,6 +65,8 @@ def test_means_spreads_and_the_least_in_bold(study):
     assert list(found)[2:] == ["ours", "FLARE"]  # in the order of the contestants, not of the rows
     assert found["ours"] == ["**0.150 ± 0.071**", "–"]
     assert found["FLARE"] == ["0.300 ± 0.000", "**0.0400 (1 of 2)**"]
+    alone = errors(study, [*rows, row("FLARE", rel_l2=0.2, harmonic=True)])
+    assert alone["FLARE + harmonic"][0] == "0.200"  # beside none of ours
 
 
 def test_the_last_line_is_the_best_peer_as_a_multiple_of_ours(study):

@@ -107,6 +107,8 @@ def parts(lines: Sequence[Line]) -> list[Line]:
 def errors(lines: Sequence[Line], splits: Sequence[str], metric: str, title: str, *, compared: bool = False) -> str:
     """One error of every line, a column for each split; the least with and without the harmonic inputs is bold.
 
+    Not where ours is missing, for then most others are.
+
     Args:
         lines: in this order.
         splits: columns, in this order.
@@ -122,13 +124,13 @@ def errors(lines: Sequence[Line], splits: Sequence[str], metric: str, title: str
         return ""
     best = {
         (harmonic, split): min((m for (a, s), m in means.items() if (a.harmonic, s) == (harmonic, split)), default=None)
-        for harmonic in (False, True)
+        for harmonic in {line.harmonic for line in lines if line.model == "ours"}
         for split in splits
     }
     names, body = _with_times(lines), []
     for line in lines:
         cells = [_cell(line, split, metric) for split in splits]
-        least = [means.get((line, split), math.nan) == best[line.harmonic, split] for split in splits]
+        least = [means.get((line, split), math.nan) == best.get((line.harmonic, split)) for split in splits]
         body.append([names[line], *(f"**{cell}**" if it else cell for cell, it in zip(cells, least, strict=True))])
     for harmonic, found in ratios(lines, splits, metric).items() if compared else ():
         times = [f"{found[split]:.2f}" if split in found else NOTHING for split in splits]
