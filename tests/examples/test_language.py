@@ -214,6 +214,18 @@ def test_study_goes_on_where_it_was(study, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_only_models_and_latents_that_are_named_are_trained(study, tmp_path, monkeypatch):
+    stages, made = study("stages"), []
+    monkeypatch.setattr(stages.Bench, "_recall", lambda self, job: made.append((job.model, job.num_latents)) or [{}])
+    common = {"sizes": stages.QUICK, "device": torch.device("cpu"), "impl": "auto", "bf16": False}
+    for models, latents in ((["FLARE"], [16]), ([], [8]), (["softmax"], [])):
+        rows = stages.Rows(tmp_path / f"{len(made)}.json", {})
+        stages.Bench(**common, rows=rows, models=models, latents=latents).run("recall", 1, 1e6)
+    assert made == [
+        ("FLARE", 16), ("FLARE", 8), ("without convolution", 8), ("without fading", 8), ("softmax", 0)
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_example_prints_bits_per_byte_and_text(repository, tmp_path):
     options = "--steps", "2", "--length", "32", "--batch", "2", "--channels", "16", "--write", "20"

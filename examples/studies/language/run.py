@@ -37,8 +37,9 @@ def main(args: argparse.Namespace) -> None:
     options += [f"--impl {args.impl}"] * (args.impl != "auto")
     rows = Rows(path, provenance(device, " ".join(options)))
     bench = Bench(
-        sizes=sizes, device=device, impl=args.impl, bf16=args.bf16, rows=rows, models=args.models, alone=not args.part
-    )
+        sizes=sizes, device=device, impl=args.impl, bf16=args.bf16, rows=rows, models=args.models, latents=args.latents,
+        alone=not args.part,
+    )  # fmt: skip
     for stage in args.stages:
         bench.run(stage, args.seeds, args.seconds)
     print(summary.text(rows.rows))
@@ -54,6 +55,7 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
     parser.add_argument("--out", type=Path, default=Path("runs/studies/language"), help="folder of what --quick makes")
     parser.add_argument("--models", nargs="+", choices=[*CHANGES, *PEERS], default=(), help="which; all by default")
+    parser.add_argument("--latents", nargs="+", type=int, default=(), help="how many; all by default, 0 is softmax")
     parser.add_argument(
         "--part",
         default="",

@@ -108,7 +108,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Where jobs run, and with what; of all models, unless some are named; and whether times tell anything."""
+    """Where jobs run, and with what; of all models and latents, or those named; and whether times tell anything."""
 
     sizes: Sizes
     device: torch.device
@@ -116,13 +116,14 @@ class Bench:
     bf16: bool
     rows: Rows
     models: Sequence[str] = ()
+    latents: Sequence[int] = ()
     alone: bool = True
 
     def run(self, stage: str, seeds: int, seconds: float) -> None:
         """The jobs of a stage, most telling first, until the next might take longer than what is left of the time."""
         start, longest = time.perf_counter(), 0.0
         for job in self._jobs(stage, seeds):
-            if self.rows.of(**asdict(job)) or (self.models and job.model not in self.models):
+            if self.rows.of(**asdict(job)) or not self._wanted(job):
                 continue
             began = time.perf_counter()
             if began - start + longest > seconds:
@@ -137,6 +138,9 @@ class Bench:
             self.rows.add(job, found)
             told = {name: value for name, value in found[-1].items() if isinstance(value, float)}
             print(job.stage, job.model, job.num_latents, job.learning_rate, told, flush=True)
+
+    def _wanted(self, job: Job) -> bool:
+        return job.model in (self.models or [job.model]) and job.num_latents in (self.latents or [job.num_latents])
 
     def _jobs(self, stage: str, seeds: int) -> Iterator[Job]:
         """Made one after another, since some are at the rate at which others were best."""
