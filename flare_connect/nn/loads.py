@@ -146,7 +146,8 @@ class LoadBlock(nn.Module):
             if inputs.edge_index is None or inputs.edge_attr is None:
                 raise ValueError("differences along the mesh need `edge_index` and `edge_attr` in the block's inputs")
             source, target, kept = weights[3 * i : 3 * i + 3]
-            u = u + kept * stencil.weighted(u, source, target, inputs.edge_index, inputs.edge_attr, inputs.plan)
+            taken = stencil.weighted(u, source, target, inputs.edge_index, inputs.edge_attr, inputs.plan)
+            u = torch.addcmul(u, kept, taken)
         if self.attention is not None and self.taken is not None:
             anchors = {"anchors": inputs.anchors} if isinstance(self.attention, AnchoredFlare) else {}
             mixed = self.attention(
@@ -158,7 +159,7 @@ class LoadBlock(nn.Module):
                 rank=inputs.rank,
                 recompute=inputs.recompute,
             )
-            u = u + self.taken(points) * mixed
+            u = torch.addcmul(u, self.taken(points), mixed)
         return u + self.down(self.up(u) * F.gelu(gate, approximate="tanh"))
 
 

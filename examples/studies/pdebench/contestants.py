@@ -26,14 +26,14 @@ TYPICAL = 128  # series that statistics are of
 # does in a step is many small operations, and with fewer of them there are more steps.
 OURS = Architecture(channels=80, num_blocks=2, num_heads=8, num_latents=32, num_kv_layers=-1, anchors="none")
 TINY = Architecture(channels=32, num_blocks=2, num_heads=4, num_latents=8, num_kv_layers=-1, anchors="none")
-# What moves crosses several cells from frame to frame: rounds of differences must reach as far. Of the past ours reads
-# what the state of a set is in and no more: an error in a change that is read goes on as a change, from step to step.
-STEPS: dict[str, Any] = {"memory": False, "differences": 6}
+# Of the past ours reads what the state of a set is in and no more: an error in a change that is read goes on as a
+# change, from step to step.
+STEPS: dict[str, Any] = {"memory": False}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mine:
-    """A setting of ours: what differs from `STEPS` and the set's `state`, and from the architecture.
+    """A setting of ours: what differs from `STEPS` and from what the set says, and from the architecture.
 
     Attributes:
         rollout: of `RolloutConfig`.
@@ -114,7 +114,7 @@ class OnMesh(nn.Module):
             arch = replace(arch, boundary_tokens=False)  # there is none
         options: dict[str, Any] = {
             "dim": max(2, study.dim), "fields": {"u": width}, "history": study.state, "architecture": arch,
-            "relative": study.fades, "conserved": ("u",) if study.conserved else (),
+            "relative": study.fades, "conserved": ("u",) if study.conserved else (), "differences": study.rounds,
         }  # fmt: skip
         self.model = FlareRollout(RolloutConfig(**options | STEPS | setting.rollout))
         self.known = self.model.config.history - 1

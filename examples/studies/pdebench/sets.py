@@ -38,6 +38,8 @@ class GridSet:
         frames: T of a series; models are trained on the first (T + 1) // 2 of them.
         initial: frames that are given.
         state: the last frames that tell what comes: two where a field has a velocity that is not among the fields.
+        rounds: of differences in each of the two blocks of ours: with them it reaches as far as what moves comes in
+            a frame, and each takes time.
         counts: samples for training, validation and test.
         stride: of points, in what is solved.
         at_once: samples solved at once.
@@ -57,6 +59,7 @@ class GridSet:
     frames: int = 81
     initial: int = 10
     state: int = 1
+    rounds: int = 6
     counts: tuple[int, int, int] = (1_000, 64, 128)
     stride: int = 1
     at_once: int = 1_192
@@ -87,6 +90,7 @@ def _plane(kind: type, samples: int, size: int, frames: int) -> Any:
 
 _PLANE: dict[str, Any] = {
     "dim": 2, "periodic": False, "conserved": False, "size": 64, "frames": 41, "counts": (400, 32, 64), "at_once": 124,
+    "rounds": 3,
 }  # fmt: skip
 _ALL = (
     GridSet(name="advection", title="Advection, β = 1", make=partial(_waves, AdvectionConfig, beta=1.0)),
