@@ -149,6 +149,14 @@ def test_what_is_learned_is_what_comes_after_the_given_frames(study, of, name):
         assert model.earliest + model.window + study("contestants").OWN_STEPS <= grid_set.horizon
 
 
+def test_rounds_of_differences_are_those_of_the_set_unless_a_setting_has_its_own(study):
+    sets, make = study("sets").SETS, study("contestants").make
+    with torch.device("meta"):
+        found = {name: make("ours", sets[name], 1).model.config.differences for name in ("advection", "shallow_water")}
+        own = make("ours, 2 rounds", sets["advection"], 1).model.config.differences
+    assert (found, own) == ({"advection": 6, "shallow_water": 3}, 2)
+
+
 @pytest.mark.parametrize("name", ["ours", "FNO"])
 def test_training_learns_and_leaves_the_statistics(study, name):
     """A wave that moves: a few steps take the error far below that of nothing ever changing."""
