@@ -58,7 +58,7 @@ class CausalFlare(GatedLayer):
         ConfigError: if the numbers do not fit.
 
     Good values: 8 heads, 64 latents, D = C/H of 16 or 32, normalised and with separate decode; for language a
-    convolution of 4, an output gate and fading.
+    convolution of 4, an output gate and fading, but no fading where single values are to be found again much later.
     Source: FLARE, arXiv 2508.12594; gates: gated linear attention, arXiv 2312.06635; convolution: Mamba, arXiv
     2312.00752; adapted queries: after FLARE++, arXiv 2608.11519.
     """
