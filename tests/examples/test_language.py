@@ -226,6 +226,13 @@ def test_only_models_and_latents_that_are_named_are_trained(study, tmp_path, mon
     ]  # fmt: skip
 
 
+def test_latents_that_nothing_is_trained_with_are_refused(repository, tmp_path):
+    command = [sys.executable, repository / "examples/studies/language/run.py", "--quick", "--latents", "8", "7"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1
+    assert re.search(r"--latents must be among \[0, 8, 16, 256\], got 7", done.stderr)
+
+
 @pytest.mark.slow
 def test_example_prints_bits_per_byte_and_text(repository, tmp_path):
     options = "--steps", "2", "--length", "32", "--batch", "2", "--channels", "16", "--write", "20"

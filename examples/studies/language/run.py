@@ -33,6 +33,8 @@ def main(args: argparse.Namespace) -> None:
         sizes, path = QUICK, args.out / "language_quick.json"
     elif args.small:
         sizes, path = SMALL, args.results / "language_cpu.json"
+    if unknown := [count for count in args.latents if count not in sizes.numbers_of_latents]:
+        raise SystemExit(f"--latents must be among {sorted(sizes.numbers_of_latents)}, got {unknown[0]}")
     options = ["--quick"] * args.quick + ["--small"] * args.small + ["--bf16"] * args.bf16
     options += [f"--impl {args.impl}"] * (args.impl != "auto")
     rows = Rows(path, provenance(device, " ".join(options)))

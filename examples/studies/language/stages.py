@@ -55,6 +55,11 @@ class Sizes:
     vocabulary: int = 8_192
     queries: int = 20_000
 
+    @property
+    def numbers_of_latents(self) -> set[int]:
+        """All that are trained; 0 stands for softmax."""
+        return {0, self.latents, *self.recall_latents, *(each.get("num_latents", 0) for each in CHANGES.values())}
+
 
 QUICK = Sizes(
     channels=32, heads=2, blocks=2, latents=8, length=64, batch=4, steps=8, windows=8, rates=(2e-3, 4e-3, 8e-3),
