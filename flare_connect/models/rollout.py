@@ -86,6 +86,7 @@ class FlareRollout(MeshModel):
             outputs=config.width,
             memory=config.memory,
             differences=config.differences,
+            attended=config.attended,
         )
 
     def forward(

@@ -22,6 +22,8 @@ class RolloutConfig:
         differences: rounds a block of learned differences along the mesh, which the frames go through linearly, steered
             by all that the model knows (`flare_connect.nn.LoadBlock`): what most equations say of a change is such
             differences, times something. 0 for none.
+        attended: the frames also go through attention in each block, linearly, with weights that follow from the
+            points: for what spreads farther from frame to frame than differences reach.
         relative: a frame is read relative to its size on the mesh (the root mean square of each field about its usual
             mean, by volume), and changes are told relative to it: for what fades or grows by orders of magnitude. Not
             for what is driven from rest: changes of a field that is its usual mean everywhere are nothing.
@@ -52,6 +54,7 @@ class RolloutConfig:
     history: int = 1
     memory: bool = True
     differences: int = 1
+    attended: bool = False
     relative: bool = False
     conserved: tuple[str, ...] = ()
     inputs: dict[str, int] = field(default_factory=dict)
@@ -72,6 +75,8 @@ class RolloutConfig:
             raise ConfigError(f"`differences` must be 0 or more, got {self.differences}")
         if self.differences and not self.architecture.message_passing:
             raise ConfigError("`differences` need the edges of `message_passing`: switch that on, or set them to 0")
+        if self.attended and not (self.differences and self.architecture.attention):
+            raise ConfigError("`attended` needs `differences` and the architecture's `attention`: switch both on")
         if not self.fields:
             raise ConfigError("`fields` is empty: name at least one point field to step through time")
         if self.architecture.load_rounds or self.architecture.load_channels is not None:

@@ -21,7 +21,7 @@ from flare_connect.nn import (
 from flare_kernels import spread
 
 from .config import Architecture
-from .trunk import Stack, block_of
+from .trunk import Stack, attention_of, block_of
 from .unrolled import Unrolled
 
 
@@ -40,11 +40,12 @@ class Stepper(Stack):
         outputs: V, columns of a frame.
         memory: whether there are memories.
         differences: rounds of differences of a block; 0 for no stream.
+        attended: whether the stream goes through attention too.
     """
 
     def __init__(
         self, arch: Architecture, *, features: int, frames: int, edge_features: int, conditions: int, outputs: int,
-        memory: bool, differences: int,
+        memory: bool, differences: int, attended: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.num_frames = frames
@@ -63,8 +64,9 @@ class Stepper(Stack):
             self.enter = LoadEntry(arch.channels, frames, arch.channels)
             self.streams.extend(
                 LoadBlock(
-                    arch.channels, arch.channels, None, edge_features=edge_features, num_rounds=differences,
-                    mlp_ratio=arch.mlp_ratio,
+                    arch.channels, arch.channels,
+                    attention_of(arch, value_channels=arch.channels) if attended else None,
+                    edge_features=edge_features, num_rounds=differences, mlp_ratio=arch.mlp_ratio,
                 )
                 for _ in range(arch.num_blocks)
             )  # fmt: skip

@@ -191,6 +191,7 @@ def rollout_of(store: MeshStore, index: int, config: RolloutTrainConfig) -> Flar
             history=config.history,
             memory=config.memory,
             differences=config.differences,
+            attended=config.attended,
             relative=config.relative,
             conserved=tuple(data.conserved),
             held={name: tuple(sets) for name, sets in data.held.items()},

@@ -110,6 +110,7 @@ class RolloutTrainConfig(RunConfig):
         history: frames that are read for the next one, see `RolloutConfig`.
         memory: latents remember all frames before, see `RolloutConfig`.
         differences: rounds a block of learned differences of the frames, see `RolloutConfig`.
+        attended: the frames go through attention too, see `RolloutConfig`.
         relative: frames are read, and changes told, relative to the size of a frame, see `RolloutConfig`.
         unroll: how the model learns to live with its own errors.
         model: sizes and switches of the model.
@@ -125,6 +126,7 @@ class RolloutTrainConfig(RunConfig):
     history: int = 1
     memory: bool = True
     differences: int = 1
+    attended: bool = False
     relative: bool = False
     unroll: UnrollConfig = field(default_factory=UnrollConfig)
 

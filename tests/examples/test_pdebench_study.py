@@ -89,6 +89,16 @@ def test_every_learner_has_as_many_parameters_as_ours_in_every_set(study):
         assert all(abs(each - ours) <= 0.1 * ours for each in count.values()), (grid_set.name, ours, count)
 
 
+def test_every_setting_can_be_made_and_is_another_in_some_set(study):
+    contestants, told = study("contestants"), {}
+    for grid_set in (study("sets").SETS[name] for name in ("advection", "burgers_0.001", "shallow_water")):
+        with torch.device("meta"):
+            for name in contestants.SETTINGS:
+                model = contestants.make(name, grid_set, 2)
+                told.setdefault(name, []).append((str(model.model.config), model.window, model.batch))
+    assert len({str(each) for each in told.values()}) == len(contestants.SETTINGS)
+
+
 @pytest.mark.parametrize("name", ["FNO", "FNO, 1 frame", "U-Net"])
 def test_loss_on_a_grid_is_of_the_frame_after_its_own(study, name):
     """Against the plain words: predict, predict from that, compare the last; unrolled, compare them all."""

@@ -18,7 +18,8 @@ from flare_kernels import LatentState
 SMALL = {"channels": 16, "num_blocks": 2, "num_heads": 4, "num_latents": 8}
 COUNT = EAGER + 5
 CHANGES = (
-    {}, {"history": 3}, {"held": {"u": ("left",)}}, {"memory": False}, {"relative": True, "conserved": ("w",)},
+    {}, {"history": 3}, {"held": {"u": ("left",)}}, {"memory": False, "attended": True},
+    {"relative": True, "conserved": ("w",)},
 )  # fmt: skip
 
 

@@ -24,6 +24,8 @@ VARIANTS = {
     "adapted": ({}, {"queries": "adapted", "separate_decode": True}),
     "no memory": ({"memory": False, "history": 2}, {}),
     "no differences": ({"differences": 0}, {}),
+    "attended": ({"attended": True}, {}),
+    "attended, no anchors": ({"attended": True, "memory": False}, PLAIN | {"separate_decode": True}),
     "relative": ({"relative": True, "history": 2}, {}),
     "conserved": ({"conserved": ("w",)}, {}),
     "attention alone": ({"differences": 0, "memory": False}, PLAIN | {"message_passing": False}),
@@ -142,6 +144,26 @@ def test_frames_go_through_differences_linearly():
         known = made(graph, series)[0]
         made.trunk.answer.output.weight.zero_()
         assert not torch.allclose(made(graph, series)[0], known)
+
+
+def test_frames_go_through_attention_linearly_and_far():
+    """As through differences; and a change in one corner is felt where no differences come within a step."""
+    mesh = plate(20)
+    graph = model().build_graph(mesh)
+    distance = (mesh.pos - mesh.pos.amin(0)).norm(dim=1)
+    u, h = torch.randn(2, mesh.num_nodes, 16)
+    other = u.clone()
+    other[distance.argmin()] += 1.0
+    inputs = BlockInputs(
+        segments=Segments.from_lengths([mesh.num_nodes]), edge_index=graph.edge_index, edge_attr=graph.edge_attr
+    )
+    for attended in (True, False):
+        made = model({"memory": False, "attended": attended}, PLAIN)
+        block = made.trunk.streams[0]
+        with torch.no_grad():
+            torch.testing.assert_close(block(2 * u, h, inputs), 2 * block(u, h, inputs), rtol=1e-4, atol=1e-5)
+            far = (block(other, h, inputs) - block(u, h, inputs))[distance.argmax()]
+        assert bool(far.abs().max() > 0) == attended
 
 
 def test_far_from_all_that_was_seen_a_change_grows_as_the_frames_do(variant):
@@ -437,6 +459,14 @@ def test_wrong_numbers_are_refused(name, options):
         ({"history": 0}, "`history` must be at least 1, got 0"),
         ({"differences": -1}, "`differences` must be 0 or more, got -1"),
         ({"architecture": Architecture(message_passing=False)}, "`differences` need the edges of `message_passing`"),
+        ({"attended": True, "differences": 0}, "`attended` needs `differences` and the architecture's `attention`"),
+        (
+            {
+                "attended": True,
+                "architecture": Architecture(attention=False, anchors="none", boundary_tokens=False, quadrature=False),
+            },
+            "`attended` needs `differences` and the architecture's `attention`",
+        ),
         ({"fields": {}}, "`fields` is empty"),
         ({"held": {"w": ("left",)}}, "`held` names 'w', which is not stepped; stepped are u"),
         ({"conserved": ("w",)}, "`conserved` names 'w', which is not stepped; stepped are u"),
