@@ -159,12 +159,17 @@ def test_what_is_learned_is_what_comes_after_the_given_frames(study, of, name):
         assert model.earliest + model.window + study("contestants").OWN_STEPS <= grid_set.horizon
 
 
-def test_rounds_of_differences_are_those_of_the_set_unless_a_setting_has_its_own(study):
+def test_how_frames_go_through_is_as_the_set_says_unless_a_setting_has_its_own(study):
     sets, make = study("sets").SETS, study("contestants").make
-    with torch.device("meta"):
-        found = {name: make("ours", sets[name], 1).model.config.differences for name in ("advection", "shallow_water")}
-        own = make("ours, 2 rounds", sets["advection"], 1).model.config.differences
-    assert (found, own) == ({"advection": 6, "shallow_water": 3}, 2)
+
+    def found(model, of):
+        with torch.device("meta"):
+            config = make(model, sets[of], 1).model.config
+        return config.differences, config.attended
+
+    assert [found("ours", of) for of in ("burgers_0.1", "shallow_water")] == [(6, True), (3, False)]
+    assert found("ours, 2 rounds", "burgers_0.1") == (2, True)
+    assert found("ours, not attended", "burgers_0.1") == (6, False)
 
 
 @pytest.mark.parametrize("name", ["ours", "FNO"])

@@ -28,9 +28,8 @@ TYPICAL = 128  # series that statistics are of
 OURS = Architecture(channels=80, num_blocks=2, num_heads=8, num_latents=32, num_kv_layers=-1, anchors="diffusion")
 TINY = Architecture(channels=32, num_blocks=2, num_heads=4, num_latents=8, num_kv_layers=-1, anchors="diffusion")
 # Of the past ours reads what the state of a set is in and no more: an error in a change that is read goes on as a
-# change, from step to step. And what is read goes through attention as it goes through differences: in a frame of what
-# spreads it comes farther than any of these reach.
-STEPS: dict[str, Any] = {"memory": False, "attended": True}
+# change, from step to step.
+STEPS: dict[str, Any] = {"memory": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +120,7 @@ class OnMesh(nn.Module):
         options: dict[str, Any] = {
             "dim": max(2, study.dim), "fields": {"u": width}, "history": study.state, "architecture": arch,
             "relative": study.fades, "conserved": ("u",) if study.conserved else (), "differences": study.rounds,
+            "attended": study.attended,
         }  # fmt: skip
         self.model = FlareRollout(RolloutConfig(**options | STEPS | setting.rollout))
         self.known = self.model.config.history - 1

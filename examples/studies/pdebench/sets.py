@@ -40,6 +40,7 @@ class GridSet:
         state: the last frames that tell what comes: two where a field has a velocity that is not among the fields.
         rounds: of differences in each of the two blocks of ours: with them it reaches as far as what moves comes in
             a frame, and each takes time.
+        attended: whether frames go through the attention of ours too, as what spreads should; it takes time as well.
         counts: samples for training, validation and test.
         stride: of points, in what is solved.
         at_once: samples solved at once.
@@ -60,6 +61,7 @@ class GridSet:
     initial: int = 10
     state: int = 1
     rounds: int = 6
+    attended: bool = True
     counts: tuple[int, int, int] = (1_000, 64, 128)
     stride: int = 1
     at_once: int = 1_192
@@ -90,7 +92,7 @@ def _plane(kind: type, samples: int, size: int, frames: int) -> Any:
 
 _PLANE: dict[str, Any] = {
     "dim": 2, "periodic": False, "conserved": False, "size": 64, "frames": 41, "counts": (400, 32, 64), "at_once": 124,
-    "rounds": 3,
+    "rounds": 3, "attended": False,
 }  # fmt: skip
 _ALL = (
     GridSet(name="advection", title="Advection, β = 1", make=partial(_waves, AdvectionConfig, beta=1.0)),
@@ -106,6 +108,7 @@ _ALL = (
     GridSet(
         name="burgers_published", title="Burgers, published rollouts of 16 points", size=16, frames=17, initial=2,
         counts=(736, 64, 400), files=("burgers_train_16.pt", "burgers_test_16.pt"), fades=True,
+        attended=False,
     ),
     GridSet(
         name="diffusion_reaction", title="Diffusion and reaction in the plane",
