@@ -79,7 +79,7 @@ class FlareRollout(MeshModel):
         self.register_buffer("conserved", torch.cat(kept).float(), persistent=False)
         self.trunk = Stepper(
             arch,
-            features=num_node_features(config.reads) + (config.history + config.relative) * config.width,
+            features=num_node_features(config.reads) + config.num_frame_features,
             frames=config.history * config.width,
             edge_features=num_edge_features(config.reads) if arch.message_passing else 0,
             conditions=num_condition_features(config.reads),
@@ -122,7 +122,7 @@ class FlareRollout(MeshModel):
         if self.size_statistics is not None:
             size = self._sizes(frames, graph, unrolled.meshes)
             told = self.size_statistics(size.log()).clamp(-_FARTHEST, _FARTHEST)
-            seen = [told, *(each / size for each in seen)]
+            seen = [*seen, told, *(each / size for each in seen)]
             scale = scale * size
         x = torch.cat([self._standardised_inputs(graph.x)[unrolled.nodes], unrolled.points(torch.cat(seen, 2))], 1)
         anchors = None if unrolled.cost is None else self._anchors(unrolled.cost, unrolled.tokens)

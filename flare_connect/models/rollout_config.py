@@ -24,9 +24,9 @@ class RolloutConfig:
             differences, times something. 0 for none.
         attended: the frames also go through attention in each block, linearly, with weights that follow from the
             points: for what spreads farther from frame to frame than differences reach.
-        relative: a frame is read relative to its size on the mesh (the root mean square of each field about its usual
-            mean, by volume), and changes are told relative to it: for what fades or grows by orders of magnitude. Not
-            for what is driven from rest: changes of a field that is its usual mean everywhere are nothing.
+        relative: a frame is also read relative to its size on the mesh (the root mean square of each field about its
+            usual mean, by volume), and changes are told relative to it: for what fades or grows by orders of magnitude.
+            Not for what is driven from rest: changes of a field that is its usual mean everywhere are nothing.
         conserved: stepped fields whose mean over the mesh, by volume, stays what it is: where nothing comes in or goes
             out and nothing is made, as of a conserved density on a mesh that repeats.
         inputs: point fields that stay (a material, a source), and their widths.
@@ -106,6 +106,11 @@ class RolloutConfig:
     def width(self) -> int:
         """V, columns of a frame."""
         return sum(self.fields.values())
+
+    @property
+    def num_frame_features(self) -> int:
+        """Columns of what is read of frames: themselves; their sizes and they relative to these, where that is so."""
+        return (2 * self.history + 1 if self.relative else self.history) * self.width
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data."""

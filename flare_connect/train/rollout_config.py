@@ -1,6 +1,10 @@
 """What a training run of a rollout is, as plain data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 from flare_connect.errors import ConfigError
 
@@ -80,15 +84,18 @@ class UnrollConfig:
             (pushforward), for as much more memory and time.
         noise: standard deviation of what is added to the frames that are read, in units of the usual change from frame
             to frame; the frame to predict stays true.
+        decades: powers of ten that the noise of a frame may be smaller, drawn anew for each, all sizes being alike
+            likely: small noise leaves what is fine to be learned, large noise teaches the way back from afar.
 
     Good values: `own_steps` 2 to 4, and noise 0.1 to 0.3. Without noise ripples as fine as the smallest elements may
     grow in long rollouts: true frames hold none, so nothing teaches a model to smooth them.
-    Source: pushforward, arXiv 2202.03376; noise, arXiv 2010.03409.
+    Source: pushforward, arXiv 2202.03376; noise, arXiv 2010.03409; of many sizes, arXiv 2308.05732.
     """
 
     own_steps: int = 2
     through: bool = False
     noise: float = 0.0
+    decades: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot work or would do nothing."""
@@ -96,8 +103,17 @@ class UnrollConfig:
             raise ConfigError(
                 f"`unroll.own_steps` and `unroll.noise` must not be negative, got {self.own_steps} and {self.noise}"
             )
+        if self.decades < 0 or (self.decades and not self.noise):
+            raise ConfigError(
+                f"`unroll.decades` must not be negative, and does nothing without `unroll.noise`, got {self.decades} "
+                f"and {self.noise}"
+            )
         if self.through and not self.own_steps:
             raise ConfigError("`unroll.through` does nothing with `unroll.own_steps` = 0: raise that, or leave it out")
+
+    def levels(self, shape: Sequence[int], device: torch.device) -> Tensor | float:
+        """Sizes of the noise of so many frames, in units of the usual change; one for all where they do not differ."""
+        return self.noise * 10.0 ** (-self.decades * torch.rand(*shape, device=device)) if self.decades else self.noise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from torch_geometric.data import Batch
 from flare_connect.models import FlareRollout, RolloutState
 from flare_connect.models.features import segments_of
 from flare_connect.models.unrolled import Unrolled
+from flare_kernels import spread
 
 from .config import OptimiserConfig
 from .losses import relative_l2, relative_l2_loss
@@ -99,7 +100,8 @@ def window_loss(
     if unrolled is None:
         unrolled = Unrolled.of(batch, given.shape[1] - known, model.reads.architecture)
     if unroll.noise:
-        noise = unroll.noise * model.usual_change(given, batch, unrolled.meshes) * torch.randn_like(given)
+        noise = _levels(unroll, given, unrolled) * model.usual_change(given, batch, unrolled.meshes)
+        noise = noise * torch.randn_like(given)
         if "twin_index" in batch:  # one material point
             noise = noise.index_select(0, batch.twin_index)
         # What is held is never wrong, and would stay wrong.
@@ -116,6 +118,12 @@ def window_loss(
     prediction, target = (standard(frames[:, late].float()).flatten(1) for frames in (guess, truth))
     widths = list(model.config.fields.values()) * (given.shape[1] - depth)
     return relative_l2_loss(prediction, target, unrolled.meshes, widths)
+
+
+def _levels(unroll: UnrollConfig, frames: Float[Tensor, "N W V"], unrolled: Unrolled) -> Tensor | float:
+    """The size of the noise of each frame of each mesh."""
+    levels = unroll.levels((unrolled.meshes.num_segments, frames.shape[1], 1), frames.device)
+    return spread(levels, unrolled.meshes) if isinstance(levels, Tensor) else levels
 
 
 def _state_after(model: FlareRollout, frames: Float[Tensor, "N K V"]) -> RolloutState | None:

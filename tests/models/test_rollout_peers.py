@@ -1,5 +1,7 @@
 """Peers that step frames: the same calls as FlareRollout, and what a peer can and cannot see."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fixtures_baselines import OPTIONS, SMALL
@@ -113,6 +115,7 @@ def test_widths_follow_the_wanted_count():
     assert made.trunk.peer.decode.in_features % 4 == 0
     assert sum(p.numel() for p in made.parameters()) == pytest.approx(ours, rel=0.1)
     assert not made.config.memory
+    assert not rollout_peer("meshgraphnet", replace(config(), attended=True)).config.attended
     assert made.config.architecture.anchors == "none"
     with pytest.raises(ConfigError, match="'meshgraphnet' has no option 'num_heads'"):
         rollout_peer("meshgraphnet", config(), num_heads=2)

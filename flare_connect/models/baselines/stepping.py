@@ -88,9 +88,9 @@ def rollout_peer(
     Good values: for "meshgraphnet" 15 blocks, trained with noise and `own_steps` 0, which is how it was published.
     """
     arch = replace(config.architecture, anchors="none", quadrature=False, message_passing=True)
-    model = FlareRollout(replace(config, memory=False, differences=0, architecture=arch))
+    model = FlareRollout(replace(config, memory=False, differences=0, attended=False, architecture=arch))
     sizes = {
-        "features": num_node_features(model.reads) + (config.history + config.relative) * config.width,
+        "features": num_node_features(model.reads) + config.num_frame_features,
         "edge_features": num_edge_features(model.reads), "conditions": num_condition_features(model.reads),
         "outputs": config.width, "dim": config.dim,
     }  # fmt: skip

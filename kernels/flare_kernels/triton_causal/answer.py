@@ -331,7 +331,9 @@ def answer_grad_kernel(
                 before = logarithm(pivot, before, EXACT)
                 a, old, dp, ds = one_by_one_grad(p, scores_out(s, EXACT), before, b, of_state, causal, L, BLOCK_M)
                 a = tl.trans(a)
-            dstate = product_and(dstate * first[None, :], tl.trans(slope_in), operand(old, COARSE), COARSE)
+            old_in = operand(old, COARSE)
+            old = old_in.to(tl.float32)  # as `weight` above
+            dstate = product_and(dstate * first[None, :], tl.trans(slope_in), old_in, COARSE)
             dweight = first * dweight + tl.sum(old * (of_state - dp if EXACT else -dp), 0)
         if peaks is None:
             delta = tl.sum(p * dp, 1)
