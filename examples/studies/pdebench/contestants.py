@@ -215,7 +215,8 @@ class OnGrid(nn.Module):
         """Of the frame after so many of its own; with gradients through these, of all of them, as published."""
         known = series[:, : self.model.history]
         if unroll.noise:
-            known = known + unroll.noise * self.model.change_scale * torch.randn_like(known)
+            levels = unroll.levels((*known.shape[:2], *(1,) * (known.dim() - 2)), known.device)
+            known = known + levels * self.model.change_scale * torch.randn_like(known)
         errors = []
         for step in range(depth + 1):
             last = step == depth

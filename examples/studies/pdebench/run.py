@@ -37,6 +37,7 @@ from flare_connect.errors import FlareConnectError
 
 HERE = Path(__file__).parent
 RATES = (1e-3, 3e-3, 9e-3)
+WAYS = ("noise of all sizes", "teacher", "pushforward", "unrolled")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -109,7 +110,7 @@ def arguments() -> argparse.Namespace:
         help="which; with none of them only the time of a step is taken",
     )  # fmt: skip
     parser.add_argument(
-        "--unrolls", nargs="+", choices=list(training.UNROLLS), default=["noise", "teacher", "pushforward", "unrolled"],
+        "--unrolls", nargs="+", choices=list(training.UNROLLS), default=WAYS,
         help="ways of training to try, learning rates with the first of them",
     )  # fmt: skip
     parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="learning rates to try")

@@ -25,8 +25,9 @@ import steps as common
 UNROLLS = {
     "teacher": UnrollConfig(own_steps=0),
     "noise": UnrollConfig(own_steps=0, noise=0.03),
+    "noise of all sizes": UnrollConfig(own_steps=0, noise=0.3, decades=2.0),
     "pushforward": UnrollConfig(own_steps=OWN_STEPS),
-    "noisy pushforward": UnrollConfig(own_steps=OWN_STEPS, noise=0.03),
+    "noisy pushforward": UnrollConfig(own_steps=OWN_STEPS, noise=0.3, decades=2.0),
     "unrolled": UnrollConfig(own_steps=OWN_STEPS, through=True),
 }
 TIMED = 0.5
