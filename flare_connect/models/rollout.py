@@ -25,7 +25,6 @@ from .stepper import Stepper
 from .unrolled import Unrolled
 
 _LEAST = 1e-20  # of mean squares in units of the usual spread: far below what float32 tells of a frame
-_FARTHEST = 2.0  # usual spreads of the logarithm of a size: beyond what was seen a size is no news
 
 
 class RolloutState(NamedTuple):
@@ -69,7 +68,6 @@ class FlareRollout(MeshModel):
         self.frame_statistics = Standardiser(config.width)
         self.change_scale: Tensor
         self.register_buffer("change_scale", torch.ones(config.width))
-        self.size_statistics = Standardiser(config.width) if config.relative else None
         # From mean squares of columns to those of the fields that they are of; and the columns that are conserved.
         self.of_fields: Tensor
         self.conserved: Tensor
@@ -119,10 +117,11 @@ class FlareRollout(MeshModel):
         before = known.diff(dim=1) / self.change_scale
         seen += [before[:, back - 1 - j : back - 1 - j + num_steps] for j in range(back)]
         scale = self.change_scale
-        if self.size_statistics is not None:
+        if self.config.relative:
+            # Frames themselves tell their size too, and that of next to nothing is as good as none: the logarithm of it
+            # would be news in all times beyond those that were learned from.
             size = self._sizes(frames, graph, unrolled.meshes)
-            told = self.size_statistics(size.log()).clamp(-_FARTHEST, _FARTHEST)
-            seen = [*seen, told, *(each / size for each in seen)]
+            seen = [*seen, *(each / size for each in seen)]
             scale = scale * size
         x = torch.cat([self._standardised_inputs(graph.x)[unrolled.nodes], unrolled.points(torch.cat(seen, 2))], 1)
         anchors = None if unrolled.cost is None else self._anchors(unrolled.cost, unrolled.tokens)
@@ -185,8 +184,6 @@ class FlareRollout(MeshModel):
         moving = [graph for graph in graphs if graph.frames.shape[1] > 1]
         if not moving:
             raise InputError("the training split holds no two frames in a row: there is no change to learn")
-        if self.size_statistics is not None:
-            self.size_statistics.fit(self._own_sizes(graph).log().flatten(0, 1) for graph in graphs)
         changes = Standardiser(self.config.width)
         changes.fit((self._own_changes(graph).flatten(0, 1) for graph in moving), scaled=range(self.config.width))
         self.change_scale.copy_(changes.std)
@@ -308,7 +305,7 @@ class FlareRollout(MeshModel):
         Returns:
             [V]; [N, T, V] where it goes with the size of a frame (`relative`).
         """
-        if self.size_statistics is None:
+        if not self.config.relative:
             return self.change_scale
         with torch.no_grad():
             return self.change_scale * self._sizes(frames, graph, meshes)
@@ -328,7 +325,7 @@ class FlareRollout(MeshModel):
     def _own_changes(self, graph: Data) -> Float[Tensor, "N T1 V"]:
         """From each frame of one mesh to the next, as they are told."""
         changes = graph.frames.diff(dim=1)
-        return changes if self.size_statistics is None else changes / self._own_sizes(graph)[:, :-1]
+        return changes / self._own_sizes(graph)[:, :-1] if self.config.relative else changes
 
     def _held(self, mesh: Mesh) -> Bool[Tensor, "N V"]:
         columns = []

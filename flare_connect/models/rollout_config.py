@@ -109,8 +109,8 @@ class RolloutConfig:
 
     @property
     def num_frame_features(self) -> int:
-        """Columns of what is read of frames: themselves; their sizes and they relative to these, where that is so."""
-        return (2 * self.history + 1 if self.relative else self.history) * self.width
+        """Columns of what is read of frames: themselves, and where that is so, they relative to their sizes."""
+        return (2 if self.relative else 1) * self.history * self.width
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data."""

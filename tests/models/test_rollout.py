@@ -179,16 +179,16 @@ def test_relative_to_their_size_small_frames_change_as_smaller_ones_do():
     made = model({"relative": True, "memory": False})
     graph, series = made.build_graph(plate(5)), frames(plate(5))
     with torch.no_grad():
-        one, two = (made(graph, small * series)[0] - small * series for small in (1e-5, 1e-8))
-        torch.testing.assert_close(1e3 * two, one, rtol=1e-3, atol=1e-8)
-        assert one.abs().max() > 1e-6
-        both = torch.cat([1e-5 * series[..., :1], 1e-8 * series[..., 1:]], dim=2)
+        one, two = (made(graph, small * series)[0] - small * series for small in (1e-6, 1e-7))
+        torch.testing.assert_close(10 * two, one, rtol=1e-3, atol=1e-9)
+        assert one.abs().max() > 1e-7
+        both = torch.cat([1e-6 * series[..., :1], 1e-7 * series[..., 1:]], dim=2)
         apart = made(graph, both)[0] - both
-        torch.testing.assert_close(apart[..., :1], one[..., :1], rtol=1e-3, atol=1e-8)
-        torch.testing.assert_close(1e3 * apart[..., 1:], one[..., 1:], rtol=1e-3, atol=1e-8)
+        torch.testing.assert_close(apart[..., :1], one[..., :1], rtol=1e-3, atol=1e-9)
+        torch.testing.assert_close(10 * apart[..., 1:], one[..., 1:], rtol=1e-3, atol=1e-9)
         # What is not small is not like it: how fast a wave is goes with its height.
-        large = 1e-5 * (made(graph, series)[0] - series)
-    assert (large - one).abs().max() > 1e-3 * one.abs().max()
+        large = 1e-6 * (made(graph, series)[0] - series)
+    assert (large - one).abs().max() > 0.1 * one.abs().max()
 
 
 def test_sizes_have_all_digits_in_half_precision():
@@ -434,14 +434,12 @@ def test_statistics_of_relative_changes():
         graph.frames = fading ** torch.arange(FRAMES)[:, None] * frames(plate((4, 5)[i], seed=i), seed=i)
     made.fit_statistics(graphs)
     mean, std = made.frame_statistics.mean, made.frame_statistics.std
-    logs, changes = [], []
+    changes = []
     for graph in graphs:
         weight = graph.log_weight.exp() / graph.log_weight.exp().sum()
         square = (weight[:, None, None] * ((graph.frames - mean) / std) ** 2).sum(0)
         size = torch.stack([square[:, 0], *2 * [square[:, 1:].mean(1)]], dim=1).sqrt()
-        logs.append(size.log().repeat(len(graph.frames), 1))  # a mesh counts by its nodes
         changes.append((graph.frames.diff(dim=1) / size[:-1]).flatten(0, 1))
-    torch.testing.assert_close(made.size_statistics.mean, torch.cat(logs).mean(0), rtol=1e-4, atol=1e-4)
     expected = torch.cat(changes).square().mean(0).sqrt()
     torch.testing.assert_close(made.change_scale, expected, rtol=1e-4, atol=0.0)
     whole = Segments.from_lengths([len(graph.frames)])

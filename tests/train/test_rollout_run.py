@@ -205,8 +205,6 @@ def test_a_run_makes_the_model_that_is_asked_for(data, tmp_path):
     made = FlareRollout.from_pretrained(fit(config).folder)
     assert made.config.relative
     assert made.config.conserved == ("temperature",)
-    assert made.size_statistics is not None
-    assert not torch.equal(made.size_statistics.mean, torch.zeros(1))
 
 
 def test_twins_get_the_same_noise(monkeypatch):
