@@ -112,7 +112,15 @@ class UnrollConfig:
             raise ConfigError("`unroll.through` does nothing with `unroll.own_steps` = 0: raise that, or leave it out")
 
     def levels(self, shape: Sequence[int], device: torch.device) -> Tensor | float:
-        """Sizes of the noise of so many frames, in units of the usual change; one for all where they do not differ."""
+        """Sizes of noise, in units of the usual change.
+
+        Args:
+            shape: of the result, a number for each frame of each series.
+            device: where they are drawn.
+
+        Returns:
+            Of that shape; one number where there are no `decades`, since all are alike.
+        """
         return self.noise * 10.0 ** (-self.decades * torch.rand(*shape, device=device)) if self.decades else self.noise
 
 
