@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from flare_connect.errors import CheckpointError
 from flare_connect.mesh import Mesh, MeshCache
 from flare_connect.nn import Anchors
 from flare_kernels import Segments
@@ -102,7 +103,13 @@ class MeshModel(nn.Module):
         """
         config, weights = load_pretrained(folder, kind=cls.kind)
         model = cls._of(config)
-        model.load_state_dict(weights)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the weights in {folder} are not those of its configuration as this version reads it; train it again, "
+                f"or read it with the version that wrote it: {error}"
+            ) from error
         return model.to(device).eval()
 
     @classmethod

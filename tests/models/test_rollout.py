@@ -12,6 +12,7 @@ from flare_connect.errors import CheckpointError, ConfigError, InputError
 from flare_connect.mesh import Mesh
 from flare_connect.models import Architecture, FlareConnect, FlareRollout, RolloutConfig, Value
 from flare_connect.models.features import collate
+from flare_connect.models.pretrained import save_pretrained
 from flare_connect.models.unrolled import Unrolled
 from flare_connect.nn import BlockInputs
 from flare_kernels import Segments
@@ -148,8 +149,7 @@ def test_frames_go_through_differences_linearly():
 
 def test_frames_go_through_attention_linearly_and_far():
     """As through differences; and a change in one corner is felt where no differences come within a step."""
-    mesh = plate(20)
-    graph = model().build_graph(mesh)
+    graph = model().build_graph(mesh := plate(20))
     distance = (mesh.pos - mesh.pos.amin(0)).norm(dim=1)
     u, h = torch.randn(2, mesh.num_nodes, 16)
     other = u.clone()
@@ -396,6 +396,13 @@ def test_saved_and_read_again(tmp_path):
     save_file({name: 2 * w if w.is_floating_point() else w for name, w in weights.items()}, tmp_path / "x")
     (tmp_path / "x").rename(tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="does not belong"):
+        FlareRollout.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_version_are_refused(tmp_path):
+    other = model({"relative": True}).config.to_dict()
+    save_pretrained(model(), other, tmp_path, kind="FlareRollout", provenance={})
+    with pytest.raises(CheckpointError, match="not those of its configuration as this version reads it; train it"):
         FlareRollout.from_pretrained(tmp_path)
 
 
