@@ -190,7 +190,9 @@ def check_tokens(case, device, dtype):
     check(outcome(mixed(case), x, "triton", dtype), plain, truth, dtype)
 
 
-@pytest.mark.parametrize(("case", "device", "dtype"), runs(TOKENS, TOKENS_ON_GPU))
+@pytest.mark.parametrize(
+    ("case", "device", "dtype"), runs(TOKENS, TOKENS_ON_GPU, interpreted_in=(torch.float32, torch.bfloat16))
+)
 def test_error_budget_of_tokens(case, device, dtype):
     check_tokens(case, device, dtype)
 
@@ -244,8 +246,7 @@ def test_few_spans_are_taken_in_smaller_groups(monkeypatch):
 
 @pytest.mark.parametrize("rise", [0.0, 1.5])
 def test_half_precision_of_tokens(rise, device):
-    # The interpreter multiplies no matrices in bfloat16.
-    for dtype in (torch.float16,) if device.type == "cpu" else (torch.bfloat16, torch.float16):
+    for dtype in (torch.bfloat16, torch.float16):
         check_tokens(Tokens(lengths=(70,), heads=1, options=("log_weights",), rise=rise), device, dtype)
 
 

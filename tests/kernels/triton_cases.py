@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 import flare_kernels as fk
+from kernels import bfloat16_interpreter
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(
     not INTERPRETED, reason="wants TRITON_INTERPRET=1, which `test_everything_in_the_interpreter` sets"
 )
+if INTERPRETED:
+    bfloat16_interpreter.install()
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 DEVICES = [pytest.param("cpu", id="interpreter", marks=interpreted), pytest.param("cuda", marks=pytest.mark.gpu)]
 BACKENDS = [
@@ -53,11 +56,16 @@ class Case:
         return fk.Segments.from_lengths(self.lengths, device)
 
 
-def runs(everywhere: Mapping[str, object], on_gpu: Mapping[str, object] | None = None) -> list:
+def runs(
+    everywhere: Mapping[str, object],
+    on_gpu: Mapping[str, object] | None = None,
+    interpreted_in: tuple[torch.dtype, ...] = (torch.float32,),
+) -> list:
     """Parameters (case, device, dtype): the small cases in the interpreter, and all of them on a GPU in each dtype."""
     small = [
-        pytest.param(case, torch.device("cpu"), torch.float32, id=f"{name}-interpreter", marks=interpreted)
+        pytest.param(case, torch.device("cpu"), dtype, id=f"{name}-interpreter-{str(dtype)[6:]}", marks=interpreted)
         for name, case in everywhere.items()
+        for dtype in interpreted_in
     ]
     large = [
         pytest.param(case, torch.device("cuda"), dtype, id=f"{name}-{str(dtype)[6:]}", marks=pytest.mark.gpu)

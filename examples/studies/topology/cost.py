@@ -74,7 +74,8 @@ def measured(model: FlareConnect, store: MeshStore, device: torch.device, args: 
     torch.set_num_threads(threads)
     model.fit_statistics(graphs)
     model.to(device).eval()
-    graph = graphs[0].to(device)
+    graphs = [graph.to(device) for graph in graphs]
+    graph = graphs[0]
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         row = _timed("predict", lambda: model(graph), device, args.seconds)
         if device.type == "cuda":

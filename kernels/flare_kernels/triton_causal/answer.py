@@ -38,6 +38,7 @@ from .tiles import (
     product,
     product_and,
     product_of_parts,
+    product_with_parts,
     raw_scores,
     scores_out,
     token_weights,
@@ -222,7 +223,9 @@ def answer_grad_kernel(
     state (l', z') after each. With `B_tτ = dy_t·v_τ` for τ ≤ t and `g_tm = p_tm dp_tm`:
     `dp_tm = Σ_τ exp(s_τm − l_tm) B_tτ + exp(l_m − l_tm) dy_t·Z_m`,
     `ds_τm = Σ_{t≥τ} exp(s_τm − l_tm)(p_tm B_tτ − g_tm) + exp(s_τm − l'_m)(v_τ·dz'_m + dtotal'_m)`, where
-    `Σ_m g_tm` is taken off B_tτ and dp_tm, so that what is rounded is small where the two are next to the same,
+    `Σ_m g_tm` is taken off B_tτ and dp_tm, so that what is rounded is small where the two are next to the same (Z_m has
+    more digits in dy_t·Z_m than an operand has, for that: while a state is next to all there is, what it adds to l is
+    what it takes),
     `dz_m = exp(l_m − l'_m) dz'_m + Σ_t p_tm exp(l_m − l_tm) dy_t`. A gradient of l with `exp(l) Z` and not Z held,
     `dtotal = dlse − Z·dz`, fades as dz does, with −g in place of p dy. In float32 dlse itself is handed on, since the
     two may cancel:
@@ -305,7 +308,7 @@ def answer_grad_kernel(
             total = tl.maximum(total, LOWEST)  # numbers everywhere, also where they are to be replaced
             share_in = operand(divided(p, total, EXACT), COARSE)
             over = inverse(total, EXACT)
-            of_state = product(slope_in, operand(state * first[None, :], COARSE), COARSE)
+            of_state = product_with_parts(slope_in, state * first[None, :], COARSE)
             dp = over * product_and(of_state, b, read_in, COARSE)
             # The weight as the products have it, so that its rounding meets only what differs from dp.
             weight = share_in.to(tl.float32)
@@ -316,7 +319,7 @@ def answer_grad_kernel(
                 dweight = first * (dweight - tl.sum(lost, 0))
             dstate = first[None, :] * product_and(dstate, tl.trans(slope_in), share_in, COARSE)
         else:
-            of_state = product(slope_in, operand(state, COARSE), COARSE)
+            of_state = product_with_parts(slope_in, state, COARSE)
             if FAR == 1:
                 b = operand(b, COARSE)
                 level, near, total = part_factors(s, pivot, before, causal, L, BLOCK_M, EXACT, COARSE)

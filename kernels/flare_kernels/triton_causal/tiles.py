@@ -55,12 +55,30 @@ def product_of_parts(before, left, right, PRECISION: tl.constexpr):
     The left factor then comes in two parts: what bf16 holds of it, and the rest.
     """
     if PRECISION == "bf16":
-        part = (left.to(tl.int32, bitcast=True) & -0x10000).to(tl.float32, bitcast=True)
+        part = first_part(left)
         before = product_and(before, operand(part, PRECISION), right, PRECISION)
         before = product_and(before, operand(left - part, PRECISION), right, PRECISION)
     else:
         before = product_and(before, operand(left, PRECISION), right, PRECISION)
     return before
+
+
+@triton.jit
+def product_with_parts(left, right, PRECISION: tl.constexpr):
+    """The same, where the right factor was computed."""
+    if PRECISION == "bf16":
+        part = first_part(right)
+        found = product(left, operand(part, PRECISION), PRECISION)
+        found = product_and(found, left, operand(right - part, PRECISION), PRECISION)
+    else:
+        found = product(left, operand(right, PRECISION), PRECISION)
+    return found
+
+
+@triton.jit
+def first_part(x):
+    """What bf16 holds of numbers, without rounding."""
+    return (x.to(tl.int32, bitcast=True) & -0x10000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
