@@ -52,9 +52,10 @@ def test_a_training_is_captured_where_its_step_was(common, tmp_path):
     }  # fmt: skip
 
 
-def test_lines_are_means_of_each_model(common):
-    rows = [{"model": model, "curve": curve} for model, curve in (("a", [1, 2]), ("b", [5, 7]), ("a", [3, 8]))]
-    assert common("curves").means(rows, "curve") == {"a": [2, 5], "b": [5, 7]}
+def test_lines_are_medians_of_each_model(common):
+    lines = (("a", [1, 2]), ("b", [5, 7]), ("a", [3, 80]), ("a", [20, 8]))
+    rows = [{"model": model, "curve": curve} for model, curve in lines]
+    assert common("curves").medians(rows, "curve") == {"a": [3, 8], "b": [5, 7]}
 
 
 def test_lines_tell_what_came_of_a_run(common):

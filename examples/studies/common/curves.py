@@ -77,12 +77,12 @@ def draw(
     write_atomically(path, f"{body}\n".encode())
 
 
-def means(rows: Iterable[Row], key: str) -> dict[str, list[float]]:
-    """Model → the mean over its rows, number by number, of a list that each has."""
+def medians(rows: Iterable[Row], key: str) -> dict[str, list[float]]:
+    """Model → the median over its rows, number by number, of a list that each has: one seed that failed tells little."""
     lines: dict[str, list[list[float]]] = {}
     for row in rows:
         lines.setdefault(row["model"], []).append(row[key])
-    return {model: [statistics.mean(values) for values in zip(*each, strict=True)] for model, each in lines.items()}
+    return {model: [statistics.median(values) for values in zip(*each, strict=True)] for model, each in lines.items()}
 
 
 def _drawable(value: float | None) -> bool:

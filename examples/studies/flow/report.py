@@ -33,7 +33,7 @@ def write(results: Path, out: Path) -> None:
     write_atomically(results / "tables.md", ("\n\n".join(parts) + "\n").encode())
     print(results / "tables.md")
     for split, called in preparing.SPLITS.items():
-        if lines := curves.means((row for row in rows if row["split"] == called), "nrmse_per_step"):
+        if lines := curves.medians((row for row in rows if row["split"] == called), "nrmse_per_step"):
             title, path = f"Flow past holes, {called}", results / f"{split}.svg"
             curves.draw(path, lines, title=title, x="frame", y="relative L2", first=1)
             print(path)

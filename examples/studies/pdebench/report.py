@@ -65,8 +65,8 @@ def trained(rows: Iterable[Row]) -> list[Row]:
 
 
 def draw(path: Path, rows: Sequence[Row]) -> bool:
-    """The error of each frame, the mean over the seeds; whether there was one."""
-    found = curves.means([row for model in _models(rows) for row in _of(rows, model, "twice")], "nrmse_per_step")
+    """The error of each frame, the median over the seeds; whether there was one."""
+    found = curves.medians([row for model in _models(rows) for row in _of(rows, model, "twice")], "nrmse_per_step")
     if not found:
         return False
     one = rows[0]
