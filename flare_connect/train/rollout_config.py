@@ -87,8 +87,10 @@ class UnrollConfig:
         decades: powers of ten that the noise of a frame may be smaller, drawn anew for each, all sizes being alike
             likely: small noise leaves what is fine to be learned, large noise teaches the way back from afar.
 
-    Good values: `own_steps` 2 to 4, and noise 0.1 to 0.3. Without noise ripples as fine as the smallest elements may
-    grow in long rollouts: true frames hold none, so nothing teaches a model to smooth them.
+    Good values: `own_steps` 2 to 4, and noise 0.1 to 0.3. Where there is time for 10,000 steps, `own_steps` 0 with
+    noise 0.3 of 2 decades: on most equations of PDEBench it did better in the same time. Without noise ripples as fine
+    as the smallest elements may grow in long rollouts: true frames hold none, so nothing teaches a model to smooth
+    them.
     Source: pushforward, arXiv 2202.03376; noise, arXiv 2010.03409; of many sizes, arXiv 2308.05732.
     """
 

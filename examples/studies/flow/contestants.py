@@ -13,6 +13,7 @@ TOLERANCE = 0.1
 _ALONE = {"attention": False, "anchors": "none", "boundary_tokens": False, "quadrature": False}
 # How each kind is taught: ours on its own predictions too, the peer on noise alone as it was published; and crosswise.
 _OWN, _NOISE = UnrollConfig(own_steps=2, noise=0.3), UnrollConfig(own_steps=0, noise=0.3)
+_SIZES = UnrollConfig(own_steps=0, noise=0.3, decades=2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ CONTESTANTS = {
     "MeshGraphNet": Contestant(peer="meshgraphnet", unroll=_NOISE),
     "MeshGraphNet, own steps": Contestant(peer="meshgraphnet", rate_of="MeshGraphNet"),
     "ours, noise alone": Contestant(unroll=_NOISE, rate_of="ours"),
+    "ours, noise of all sizes": Contestant(unroll=_SIZES, rate_of="ours"),
+    "MeshGraphNet, noise of all sizes": Contestant(peer="meshgraphnet", unroll=_SIZES, rate_of="MeshGraphNet"),
     "no anchors": Contestant(changes={"anchors": "none"}, rate_of="ours"),
     "no attention": Contestant(changes=_ALONE, rate_of="ours"),
     "no memory": Contestant(rollout={"memory": False}, rate_of="ours"),

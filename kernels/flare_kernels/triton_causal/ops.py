@@ -9,7 +9,8 @@ from ..operators import register
 from ..triton_mixer.backward import sum_kernel
 from ..triton_mixer.dispatch import launch
 from ..triton_mixer.sizes import block_of
-from .answer import answer_grad_kernel, answer_kernel, token_kernel
+from .answer import answer_kernel, token_kernel
+from .answer_grad import answer_grad_kernel
 from .decode import decode_kernel
 from .scan import carry_kernel, scan_grad_kernel, scan_kernel
 from .span import group_grad_kernel, span_kernel
