@@ -78,7 +78,7 @@ def draw(
 
 
 def medians(rows: Iterable[Row], key: str) -> dict[str, list[float]]:
-    """Model → the median over its rows, number by number, of a list that each has: one seed that failed tells little."""
+    """Model → the median over its rows, number by number, of a list that each has: a failed seed is no line."""
     lines: dict[str, list[list[float]]] = {}
     for row in rows:
         lines.setdefault(row["model"], []).append(row[key])
