@@ -6,7 +6,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from kernels.triton_cases import DEVICES, assert_same, check, exact, outcome, plain_outcomes, runs
+from kernels.triton_cases import BOTH, DEVICES, assert_same, check, exact, outcome, plain_outcomes, runs
 
 import flare_kernels as fk
 from flare_kernels.causal.state import running
@@ -190,9 +190,7 @@ def check_tokens(case, device, dtype):
     check(outcome(mixed(case), x, "triton", dtype), plain, truth, dtype)
 
 
-@pytest.mark.parametrize(
-    ("case", "device", "dtype"), runs(TOKENS, TOKENS_ON_GPU, interpreted_in=(torch.float32, torch.bfloat16))
-)
+@pytest.mark.parametrize(("case", "device", "dtype"), runs(TOKENS, TOKENS_ON_GPU, interpreted_in=BOTH))
 def test_error_budget_of_tokens(case, device, dtype):
     check_tokens(case, device, dtype)
 

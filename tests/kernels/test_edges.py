@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from kernels.edge_cases import DIFFERENCE, EVERYWHERE, MEAN, ON_GPU, Graph, arguments
-from kernels.triton_cases import BACKENDS, DEVICES, assert_same, outcome, runs
+from kernels.triton_cases import BACKENDS, BOTH, DEVICES, assert_same, outcome, runs
 
 import flare_kernels as fk
 
@@ -23,7 +23,7 @@ def operator(request):
     return request.param
 
 
-@pytest.mark.parametrize(("graph", "device", "dtype"), runs(EVERYWHERE, ON_GPU))
+@pytest.mark.parametrize(("graph", "device", "dtype"), runs(EVERYWHERE, ON_GPU, BOTH))
 def test_error_budget(operator, graph, device, dtype):
     operator.compare(graph, device, dtype)
 

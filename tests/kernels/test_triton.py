@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from kernels.triton_cases import (
+    BOTH,
     CALLS,
     DEVICES,
     DTYPES,
@@ -120,7 +121,7 @@ def test_everything_in_the_interpreter(repository):
 
 
 @pytest.mark.parametrize("make", CALLS)
-@pytest.mark.parametrize(("case", "device", "dtype"), runs(EVERYWHERE))
+@pytest.mark.parametrize(("case", "device", "dtype"), runs(EVERYWHERE, interpreted_in=BOTH))
 def test_error_budget(make, case, device, dtype):
     call, x = problem(make, case, device, dtype)
     compare(call, case, x, dtype)

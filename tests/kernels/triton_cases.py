@@ -22,6 +22,7 @@ interpreted = pytest.mark.skipif(
 if INTERPRETED:
     bfloat16_interpreter.install()
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+BOTH = (torch.float32, torch.bfloat16)
 DEVICES = [pytest.param("cpu", id="interpreter", marks=interpreted), pytest.param("cuda", marks=pytest.mark.gpu)]
 BACKENDS = [
     pytest.param("cpu", "aot_eager", marks=DEVICES[0].marks, id="interpreter"),
