@@ -27,6 +27,7 @@ from .tiles import (
     biases,
     factors,
     group_place,
+    group_rows,
     load_query,
     load_state,
     logarithm,
@@ -138,9 +139,9 @@ def answer_kernel(
     head, group, start, length, sequence = group_place(ptr, sequences, H)
     block = tl.program_id(1)
     latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    q += sequence * stride_qb + head * stride_qh
-    k += start * stride_kn + head * stride_kh
-    v += start * stride_vn + head * stride_vh
+    q, k, v = group_rows(
+        q, k, v, sequence, start, head, stride_qb, stride_qh, stride_kn, stride_kh, stride_vn, stride_vh
+    )  # fmt: skip
     y += ((block.to(tl.int64) * N + start) * H + head) * DV
     if log_weights is not None:
         log_weights += start

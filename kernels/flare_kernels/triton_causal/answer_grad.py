@@ -10,6 +10,7 @@ from .near import part_factors, part_weights, score_grad, weight_grad
 from .tiles import (
     biases,
     group_place,
+    group_rows,
     inverse,
     load_query,
     logarithm,
@@ -118,9 +119,9 @@ def answer_grad_kernel(
     head, group, start, length, sequence = group_place(ptr, sequences, H)
     block = tl.program_id(1)
     latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    q += sequence * stride_qb + head * stride_qh
-    k += start * stride_kn + head * stride_kh
-    v += start * stride_vn + head * stride_vh
+    q, k, v = group_rows(
+        q, k, v, sequence, start, head, stride_qb, stride_qh, stride_kn, stride_kh, stride_vn, stride_vh
+    )  # fmt: skip
     dy += (start * H + head) * DV
     part = (block.to(tl.int64) * N + start) * H + head
     dk += part * D

@@ -13,6 +13,7 @@ from .tiles import (
     biases,
     factors,
     group_place,
+    group_rows,
     load_query,
     load_state,
     logarithm,
@@ -45,9 +46,9 @@ def span_kernel(
     EXACT: tl.constexpr = k.dtype.element_ty == tl.float32
     head, group, start, length, sequence = group_place(ptr, sequences, H)
     latents = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
-    q += sequence * stride_qb + head * stride_qh
-    k += start * stride_kn + head * stride_kh
-    v += start * stride_vn + head * stride_vh
+    q, k, v = group_rows(
+        q, k, v, sequence, start, head, stride_qb, stride_qh, stride_kn, stride_kh, stride_vn, stride_vh
+    )  # fmt: skip
     if log_weights is not None:
         log_weights += start
     if first_lse is None:
@@ -107,9 +108,9 @@ def group_grad_kernel(
     head, group, start, length, sequence = group_place(ptr, sequences, H)
     block = tl.program_id(1)
     latents = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    q += sequence * stride_qb + head * stride_qh
-    k += start * stride_kn + head * stride_kh
-    v += start * stride_vn + head * stride_vh
+    q, k, v = group_rows(
+        q, k, v, sequence, start, head, stride_qb, stride_qh, stride_kn, stride_kh, stride_vn, stride_vh
+    )  # fmt: skip
     part = (block.to(tl.int64) * N + start) * H + head
     dk += part * D
     dv += part * DV

@@ -20,6 +20,15 @@ def group_place(ptr, sequences, H: tl.constexpr):
 
 
 @triton.jit
+def group_rows(q, k, v, sequence, start, head, stride_qb, stride_qh, stride_kn, stride_kh, stride_vn, stride_vh):
+    """Queries of a sequence, and keys and values from the first token of a group on, of a head."""
+    q += sequence * stride_qb + head * stride_qh
+    k += start * stride_kn + head * stride_kh
+    v += start * stride_vn + head * stride_vh
+    return q, k, v
+
+
+@triton.jit
 def operand(x, PRECISION: tl.constexpr):
     """A factor of a product. Tensor cores cut what tf32 has no digits for, always towards 0; this rounds."""
     if PRECISION == "bf16":
