@@ -66,10 +66,9 @@ def draw(
             f"{across(first + n):.1f},{up(value):.1f}" for n, value in enumerate(values) if _drawable(value)
         )
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(
-            _line(_WIDTH - _RIGHT + 10, 48 + 20 * i, _WIDTH - _RIGHT + 30, 48 + 20 * i, colour, ' stroke-width="2"')
-        )
-        parts.append(_text(_WIDTH - _RIGHT + 36, 52 + 20 * i, name, "start"))
+        height = 48 + 20 * i
+        line = _line(_WIDTH - _RIGHT + 10, height, _WIDTH - _RIGHT + 30, height, colour, ' stroke-width="2"')
+        parts += [line, _text(_WIDTH - _RIGHT + 36, height + 4, name, "start")]
     font = 'font-family="sans-serif" font-size="12"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" {font}>'
     body = "\n".join([head, f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>', *parts, "</svg>"])

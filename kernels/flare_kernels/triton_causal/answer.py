@@ -75,6 +75,26 @@ def divided(p, total, EXACT: tl.constexpr):
 
 
 @triton.jit
+def whole_shares(p, first, read_in, lowest, causal, EXACT: tl.constexpr, COARSE: tl.constexpr):
+    """Of a span as a whole: the operand `p exp(r − l_t)`, the sums `exp(l_t − r)`, and the least of these so far."""
+    total = sums_so_far(first, read_in, causal, COARSE)
+    lowest = tl.minimum(lowest, tl.min(total, 1))
+    total = tl.maximum(total, LOWEST)  # numbers everywhere, also where they are to be replaced
+    return operand(divided(p, total, EXACT), COARSE), total, lowest
+
+
+@triton.jit
+def part_sums(
+    s, pivot, before, lowest, causal,
+    L: tl.constexpr, BLOCK_M: tl.constexpr, EXACT: tl.constexpr, COARSE: tl.constexpr,
+):  # fmt: skip
+    """Of a span in parts: references r, `exp(s − r)`, the sums `exp(l_t − r)`, and the least of these so far."""
+    reference, near, total = part_factors(s, pivot, before, causal, L, BLOCK_M, EXACT, COARSE)
+    lowest = tl.minimum(lowest, tl.min(total, 1))
+    return reference, near, tl.maximum(total, LOWEST), lowest
+
+
+@triton.jit
 def decode_weights(
     t, key, k_decode, query_decode, peaks, totals, rows, length, M, latents, scale,
     stride_dn,
@@ -176,16 +196,14 @@ def answer_kernel(
         sums *= kept[None, :]
         read_in, gained = operand(read, COARSE), tl.sum(read, 0)
         if FAR == 0:
-            total = sums_so_far(weight, read_in, causal, COARSE)
-            lowest = tl.minimum(lowest, tl.min(total, 1))
-            total = tl.maximum(total, LOWEST)  # numbers everywhere, also where they are to be replaced
-            share = operand(divided(p, total, EXACT), COARSE)
+            share, _, lowest = whole_shares(p, weight, read_in, lowest, causal, EXACT, COARSE)
             a = tl.where(causal, product(share, tl.trans(read_in), COARSE), 0.0)
             old, state = share, sums
         elif FAR == 1:
-            reference, near, total = part_factors(s, first, total_before, causal, L, BLOCK_M, EXACT, COARSE)
-            lowest = tl.minimum(lowest, tl.min(total, 1))
-            share = divided(p, tl.maximum(total, LOWEST), EXACT)
+            reference, near, total, lowest = part_sums(
+                s, first, total_before, lowest, causal, L, BLOCK_M, EXACT, COARSE
+            )  # fmt: skip
+            share = divided(p, total, EXACT)
             a = part_weights(share, near, reference, causal, L, EXACT, COARSE, False)
             old = operand(share * (power(first[None, :] - reference, EXACT) * total_before[None, :]), COARSE)
         else:

@@ -4,9 +4,9 @@ import triton
 import triton.language as tl
 
 from ..triton_mixer.tiles import load_rows, store_rows
-from .answer import LOWEST, causal_mask, decode_weights, divided, sums_so_far
+from .answer import LOWEST, causal_mask, decode_weights, divided, part_sums, whole_shares
 from .far import one_by_one_grad
-from .near import part_factors, part_weights, score_grad, weight_grad
+from .near import part_weights, score_grad, weight_grad
 from .tiles import (
     biases,
     group_place,
@@ -35,10 +35,7 @@ def whole_slopes(
     Also the least sum `exp(l_t − r)`, which tells whether the factors held.
     """
     b = operand(b, COARSE)
-    total = sums_so_far(first, read_in, causal, COARSE)
-    lowest = tl.minimum(lowest, tl.min(total, 1))
-    total = tl.maximum(total, LOWEST)  # numbers everywhere, also where they are to be replaced
-    share_in = operand(divided(p, total, EXACT), COARSE)
+    share_in, total, lowest = whole_shares(p, first, read_in, lowest, causal, EXACT, COARSE)
     over = inverse(total, EXACT)
     of_state = product_with_parts(slope_in, state * first[None, :], COARSE)
     dp = over * product_and(of_state, b, read_in, COARSE)
@@ -60,9 +57,7 @@ def part_slopes(
 ):  # fmt: skip
     """Of a span in parts: Aᵀ, shares of the state before, dp, and the factors that it took; the least sum as above."""
     b = operand(b, COARSE)
-    level, near, total = part_factors(s, pivot, before, causal, L, BLOCK_M, EXACT, COARSE)
-    lowest = tl.minimum(lowest, tl.min(total, 1))
-    total = tl.maximum(total, LOWEST)
+    level, near, total, lowest = part_sums(s, pivot, before, lowest, causal, L, BLOCK_M, EXACT, COARSE)
     over, share = inverse(total, EXACT), divided(p, total, EXACT)
     old = power(pivot[None, :] - level, EXACT) * before[None, :]
     dp = over * (of_state * old + weight_grad(b, near, level, L, BLOCK_M, EXACT, COARSE))
