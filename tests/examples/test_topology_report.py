@@ -79,6 +79,10 @@ def test_the_last_line_is_the_best_peer_as_a_multiple_of_ours(study):
     assert list(found)[-2:] == ["*best peer / ours*", "*best peer / ours + harmonic*"]
     assert found["*best peer / ours*"] == ["2.50", "0.50"]
     assert found["*best peer / ours + harmonic*"] == ["1.50", "–"]
+    # A peer with a part of ours is no peer as it was published.
+    mixed = errors(study, [*rows, row("FLARE, loads apart", rel_l2=0.2)], compared=True)
+    assert mixed["*best peer / ours*"] == ["2.00", "0.50"]
+    assert mixed["*best peer, loads not apart / ours*"] == ["2.50", "0.50"]
     # Each kind of inputs has a least one.
     assert found["ours + harmonic"][0] == "**0.200**"
     assert "**" not in found["ours"][0]
@@ -133,6 +137,27 @@ def test_parts_stand_beside_ours_trained_for_as_long(study):
     found = [(line.name, line.seconds) for line in tables.parts(tables.trained(rows))]
     assert found == [("ours", 60), ("no anchors", 60), ("ours + harmonic", 300), ("straight + harmonic", 60)]
     assert tables.parts(tables.trained(rows[:2])) == []
+
+
+def test_what_parts_are_worth_in_every_set(study, tmp_path):
+    report = study("report")
+    heat = [
+        row("ours", rel_l2=0.2), row("ours", rel_l2=0.4, seed=1), row("straight", rel_l2=0.6), row("FLARE"),
+        row("no anchors", "comb"), row("straight", rel_l2=9.0, harmonic=True), row("geodesic", seconds=300.0),
+    ]  # fmt: skip
+    plates = [row("ours", rel_l2=0.1), row("geodesic", rel_l2=0.15), row("straight", rel_l2=0.2)]
+    (tmp_path / "heat.json").write_text(json.dumps(heat))
+    assert report.worth(tmp_path) == ""  # in its own table
+    (tmp_path / "plates.json").write_text(json.dumps(plates[:2]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "plates.json").write_text(json.dumps(plates))
+    found = cells(report.worth(tmp_path).split("\n\n")[1])
+    assert found["error, as a multiple of that of ours"] == ["plates", "heat"]
+    assert {name: each for name, each in found.items() if name in ("geodesic", "straight", "no anchors")} == {
+        "geodesic": ["1.50", "–"], "straight": ["2.00", "2.00"],
+    }  # fmt: skip
+    report.write(tmp_path, tmp_path)
+    assert "| straight | 2.00 | 2.00 |" in (tmp_path / "parts.md").read_text()
 
 
 def test_cost_names_the_rate_and_how_many_were_tried(study):

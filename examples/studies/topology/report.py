@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import contestants
 import tables
 from rows import Row, read
 from sets import SETS
+from wording import NOTHING, grid
 
 ERRORS = {
     "rel_l2": "relative L2",
@@ -40,12 +42,14 @@ def table(rows: Iterable[Row], metric: str = "rel_l2") -> str:
 
 
 def write(results: Path, out: Path) -> None:
-    """Every table into `<results>/tables.md`, every kept mesh as a picture into `<out>/pictures`."""
+    """Every table into `<results>/tables.md` and `parts.md`, every kept mesh as a picture into `<out>/pictures`."""
     from flare_connect.files import write_atomically
 
     results.mkdir(parents=True, exist_ok=True)
-    write_atomically(results / "tables.md", (text(results) + "\n").encode())
-    print(results / "tables.md")
+    for name, found in {"tables": text(results), "parts": worth(results)}.items():
+        if found:
+            write_atomically(results / f"{name}.md", (found + "\n").encode())
+            print(results / f"{name}.md")
     for picture in pictures(out):
         print(picture)
 
@@ -55,6 +59,21 @@ def text(results: Path) -> str:
     parts = [section for name in SETS if (section := _section(name, results))]
     parts += _removed(read(results / "removed.json"))
     return "\n\n".join([WRITTEN, *(parts or ["No rows yet."])])
+
+
+def worth(results: Path) -> str:
+    """What parts on and off are worth, a column for each data set; "" where fewer than two have any: a table says it.
+
+    Of a set, the folder that has most of them counts: this one, or one of another machine within it.
+    """
+    found = {}
+    for name in SETS:
+        measured = [tables.times_ours(tables.trained(read(path))) for path in sorted(results.glob(f"**/{name}.json"))]
+        if most := max(measured, key=len, default={}):
+            found[name] = most
+    parts = [part for part in contestants.PARTS if any(part in mine for mine in found.values())]
+    body = [[part, *(f"{m[part]:.2f}" if part in m else NOTHING for m in found.values())] for part in parts]
+    return f"{WRITTEN}\n\n{grid(['error, as a multiple of that of ours', *found], body)}" if len(found) > 1 else ""
 
 
 def pictures(out: Path) -> Iterable[Path]:

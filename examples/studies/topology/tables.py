@@ -8,7 +8,7 @@ import math
 import shlex
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +114,8 @@ def errors(lines: Sequence[Line], splits: Sequence[str], metric: str, title: str
         splits: columns, in this order.
         metric: key of the rows.
         title: what the first column is headed.
-        compared: whether the end says how many times that of ours the least error of the peers is.
+        compared: whether the end says how many times that of ours the least error of the peers is, and of those
+            without a part of ours.
 
     Returns:
         The table; "" where no row has this error.
@@ -132,25 +133,41 @@ def errors(lines: Sequence[Line], splits: Sequence[str], metric: str, title: str
         cells = [_cell(line, split, metric) for split in splits]
         least = [means.get((line, split), math.nan) == best.get((line.harmonic, split)) for split in splits]
         body.append([names[line], *(f"**{cell}**" if it else cell for cell, it in zip(cells, least, strict=True))])
-    for harmonic, found in ratios(lines, splits, metric).items() if compared else ():
-        times = [f"{found[split]:.2f}" if split in found else NOTHING for split in splits]
-        body.append([f"*best peer / ours{HARMONIC * harmonic}*", *times])
+    for said, peers in _peers(lines).items() if compared else ():
+        for harmonic, found in ratios(lines, splits, metric, peers).items():
+            times = [f"{found[split]:.2f}" if split in found else NOTHING for split in splits]
+            body.append([f"*{said} / ours{HARMONIC * harmonic}*", *times])
     return grid([title, *splits], body)
 
 
-def ratios(lines: Sequence[Line], splits: Sequence[str], metric: str) -> dict[bool, dict[str, float]]:
+def ratios(
+    lines: Sequence[Line], splits: Sequence[str], metric: str, peers: Container[str] = contestants.NAMES
+) -> dict[bool, dict[str, float]]:
     """Least error of the peers over that of ours, with or without the harmonic inputs → split → ratio.
 
-    Only peers that were trained for as long as ours are looked at.
+    Only peers of these names that were trained for as long as ours are looked at.
     """
     means, found = _means(lines, splits, metric), {}
     for ours in (line for line in lines if line.model == "ours"):
         alike = (ours.harmonic, ours.seconds)
-        peers = [line for line in lines if is_peer(line.model) and (line.harmonic, line.seconds) == alike]
-        least = {s: min((means[peer, s] for peer in peers if (peer, s) in means), default=None) for s in splits}
+        others = [line for line in lines if is_peer(line.model) and line.model in peers]
+        others = [line for line in others if (line.harmonic, line.seconds) == alike]
+        least = {s: min((means[peer, s] for peer in others if (peer, s) in means), default=None) for s in splits}
         ratio = {s: m / means[ours, s] for s, m in least.items() if m is not None and means.get((ours, s))}
         if ratio:
             found[ours.harmonic] = ratio
+    return found
+
+
+def times_ours(lines: Sequence[Line]) -> dict[str, float]:
+    """Parts on and off → their relative L2 on meshes like those trained on, over that of ours of as long a training."""
+    found = {}
+    for line in lines:
+        ours = next((o for o in lines if (o.model, o.harmonic, o.seconds) == ("ours", False, line.seconds)), None)
+        if line.model in contestants.PARTS and ours is not None and not line.harmonic:
+            means = _means([line, ours], ["id"], "rel_l2")
+            if len(means) == 2:
+                found[line.model] = means[line, "id"] / means[ours, "id"]
     return found
 
 
@@ -216,6 +233,13 @@ def unfinished(rows: Iterable[Row]) -> str:
     }
     missing = [f"{name} ({why})" for name, why in failed.items() if name not in done]
     return f"Not trained to the end: {'; '.join(missing)}." if missing else ""
+
+
+def _peers(lines: Iterable[Line]) -> dict[str, list[str]]:
+    """With which peers ours is compared, by what the line of it is called."""
+    names = [line.model for line in lines if is_peer(line.model)]
+    plain = [name for name in names if not contestants.loads_apart(name)]
+    return {"best peer": names} | ({"best peer, loads not apart": plain} if len(plain) < len(names) else {})
 
 
 def _means(lines: Iterable[Line], splits: Sequence[str], metric: str) -> dict[tuple[Line, str], float]:
