@@ -66,7 +66,7 @@ def _text(rows: Sequence[Row]) -> str:
         body.append([
             model, best[0]["num_latents"] or NOTHING, f"{best[0]['params']:,}",
             _spread([row["bits_per_byte"] for row in best]), f"{rate:g} ({len(rates)})",
-            _milliseconds(best), _short(best[0]["norm_median"]),
+            _milliseconds(best, named=len({row["machine"] for row in rows}) > 1), _short(best[0]["norm_median"]),
             _short(best[0]["norm_max"]),
         ])  # fmt: skip
     return _grid(head, body)
@@ -148,11 +148,12 @@ def _spread(values: Sequence[float | None]) -> str:
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.3f}"
 
 
-def _milliseconds(rows: Sequence[Row]) -> str:
-    """A CPU has other work beside, and tells no times; nor does a GPU that has."""
+def _milliseconds(rows: Sequence[Row], *, named: bool) -> str:
+    """A CPU has other work beside, and tells no times; nor does a GPU that has. Of which GPU, where there are several."""
     if any("CPU" in row["machine"] or row["ms"] is None for row in rows):
         return NOTHING
-    return f"{statistics.median(row['ms'] for row in rows):.1f}"
+    found = f"{statistics.median(row['ms'] for row in rows):.1f}"
+    return f"{found}, {rows[0]['machine'].split(',')[0].removeprefix('NVIDIA ')}" if named else found
 
 
 def _short(value: float | None) -> str:
