@@ -100,10 +100,10 @@ def test_the_study_runs_and_goes_on_where_it_was(study, repository, data, monkey
 
 def test_every_stage_follows_from_those_before(study, tmp_path, monkeypatch):
     """Rates are tried for ours and the peer alone; others take theirs, and what cannot be captured runs without."""
-    models = ["ours", "MeshGraphNet", "no memory"]
+    models = ["ours", "MeshGraphNet", "no anchors"]
     monkeypatch.setattr(sys, "argv", ["run.py", "--models", *models, "--seeds", "2", "--seconds", "6"])
     args = study["run"].arguments()
-    best, step_ms = {"ours": 3e-3, "MeshGraphNet": 1e-3}, {"ours": 10.0, "MeshGraphNet": 5.0, "no memory": 8.0}
+    best, step_ms = {"ours": 3e-3, "MeshGraphNet": 1e-3}, {"ours": 10.0, "MeshGraphNet": 5.0, "no anchors": 8.0}
 
     def work(job):
         if job.stage == "time" and job.model == "ours" and job.captured:
@@ -123,7 +123,7 @@ def test_every_stage_follows_from_those_before(study, tmp_path, monkeypatch):
     assert [(job.seed, job.model, job.learning_rate, job.steps, job.captured) for job in final] == [
         (seed, *each)
         for seed in (0, 1)
-        for each in (("ours", 3e-3, 600, False), ("MeshGraphNet", 1e-3, 1200, True), ("no memory", 3e-3, 750, True))
+        for each in (("ours", 3e-3, 600, False), ("MeshGraphNet", 1e-3, 1200, True), ("no anchors", 3e-3, 750, True))
     ]
     again = Inline(work, {})
     study["run"].run(again, study["rows"].Results(tmp_path / "rows.json"), args, "quick")
@@ -133,7 +133,7 @@ def test_every_stage_follows_from_those_before(study, tmp_path, monkeypatch):
 def test_what_cannot_be_run_is_said_before_work_starts(study, monkeypatch, capsys):
     for options, told in (
         (["--seconds", "0"], "--seconds must be positive, got 0"),
-        (["--models", "no memory"], "learning rates are those of 'ours': name it among --models"),
+        (["--models", "no anchors"], "learning rates are those of 'ours': name it among --models"),
     ):
         monkeypatch.setattr(sys, "argv", ["run.py", *options])
         with pytest.raises(SystemExit):
@@ -143,7 +143,10 @@ def test_what_cannot_be_run_is_said_before_work_starts(study, monkeypatch, capsy
 
 def test_all_have_about_as_many_parameters(study, data):
     around = study["preparing"].around_of(data)
-    for size, names in (("full", ("ours", "MeshGraphNet", "no memory")), ("quick", study["contestants"].CONTESTANTS)):
+    for size, names in (
+        ("full", ("ours", "MeshGraphNet", "ours, memory", "no attention")),
+        ("quick", study["contestants"].CONTESTANTS),
+    ):
         counts = {}
         for name in names:
             with torch.device("meta"):
@@ -191,13 +194,15 @@ def test_steps_see_windows_of_their_batch_after_so_many_own_predictions(study, d
     assert all(sorted(each) == [0, 1] for each in np.reshape(places, (-1, 2)).tolist())
     place, depth = divmod(next(order), 3)
     graph, first = feed.batches[place][0], int(feed.first)
-    expected = window_loss(model, graph, graph.frames[:, first : first + 5], unroll, depth)
+    before = graph.frames[:, max(first - 1, 0), None]  # a change is known but where a series begins
+    window = torch.cat([before, graph.frames[:, first : first + 5]], dim=1)
+    expected = window_loss(model, graph, window, unroll, depth, known=1)
     torch.testing.assert_close(feed.loss(place, depth), expected)
     with pytest.raises(InputError, match="a window has 9 frames, the series have 8"):
         training.Feed(model, graphs.splits["train"], unroll, 0, window=9)
 
 
-@pytest.mark.parametrize("name", ["ours", "no attention, no memory", "MeshGraphNet"])
+@pytest.mark.parametrize("name", ["ours", "ours, memory", "no attention", "MeshGraphNet"])
 def test_a_step_asks_nothing_of_the_host(study, data, name, meta):  # noqa: F811
     """Or no CUDA graph could hold it; not even of a batch that was never seen before, if one like it was."""
     graphs = study["preparing"].Graphs.of(data, "quick")

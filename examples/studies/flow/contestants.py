@@ -1,6 +1,6 @@
 """Who takes part: ours, ours without a part, and MeshGraphNet, all with about as many parameters."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,10 +10,16 @@ from flare_connect.models.baselines.stepping import rollout_peer
 from flare_connect.train import UnrollConfig
 
 TOLERANCE = 0.1
+# Of the past ours reads one change, and nothing that latents would remember: a frame and its Reynolds number say all
+# that is to come, and a change says it again where a frame has an error.
+_READS: dict[str, Any] = {"history": 2, "memory": False}
 _ALONE = {"attention": False, "anchors": "none", "boundary_tokens": False, "quadrature": False}
-# How each kind is taught: ours on its own predictions too, the peer on noise alone as it was published; and crosswise.
-_OWN, _NOISE = UnrollConfig(own_steps=2, noise=0.3), UnrollConfig(own_steps=0, noise=0.3)
-_SIZES = UnrollConfig(own_steps=0, noise=0.3, decades=2.0)
+# What is read is off by as much as a frame changes, or down to a tenth of that: an error of a step is a third of a
+# change here, and many of them add up.
+_TAUGHT = UnrollConfig(own_steps=2, noise=1.0, decades=1.0)
+# As the peer was published: its noise was about the change from frame to frame.
+_NOISE = UnrollConfig(own_steps=0, noise=1.0)
+_SMALL = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,36 +29,40 @@ class Contestant:
     Attributes:
         unroll: noise and own predictions.
         changes: of the architecture of ours.
-        rollout: settings of `RolloutConfig`.
+        rollout: settings of `RolloutConfig`, in place of those of ours.
         peer: name of a baseline in place of ours; empty for ours.
         rate_of: whose learning rate it takes; empty for one of its own.
     """
 
-    unroll: UnrollConfig = _OWN
+    unroll: UnrollConfig = _TAUGHT
     changes: dict[str, Any] | None = None
-    rollout: dict[str, Any] | None = None
+    rollout: dict[str, Any] = field(default_factory=lambda: _READS)
     peer: str = ""
     rate_of: str = ""
 
 
+PEER, PEER_RATE = "meshgraphnet", "MeshGraphNet"
 CONTESTANTS = {
     "ours": Contestant(),
-    "MeshGraphNet": Contestant(peer="meshgraphnet", unroll=_NOISE),
-    "MeshGraphNet, own steps": Contestant(peer="meshgraphnet", rate_of="MeshGraphNet"),
-    "ours, noise alone": Contestant(unroll=_NOISE, rate_of="ours"),
-    "ours, noise of all sizes": Contestant(unroll=_SIZES, rate_of="ours"),
-    "MeshGraphNet, noise of all sizes": Contestant(peer="meshgraphnet", unroll=_SIZES, rate_of="MeshGraphNet"),
+    PEER_RATE: Contestant(peer=PEER, unroll=_NOISE, rollout={}),
+    "MeshGraphNet, small noise": Contestant(
+        peer=PEER, unroll=replace(_NOISE, noise=_SMALL), rollout={}, rate_of=PEER_RATE
+    ),
+    "MeshGraphNet, taught as ours": Contestant(peer=PEER, rollout={}, rate_of=PEER_RATE),
+    "MeshGraphNet, 2 frames": Contestant(peer=PEER, unroll=_NOISE, rollout={"history": 2}, rate_of=PEER_RATE),
+    "ours, noise alone": Contestant(unroll=replace(_TAUGHT, own_steps=0), rate_of="ours"),
+    "ours, small noise": Contestant(unroll=replace(_TAUGHT, noise=_SMALL, decades=0.0), rate_of="ours"),
+    "ours, 1 frame": Contestant(rollout={"memory": False}, rate_of="ours"),
+    "ours, memory": Contestant(rollout={"history": 2}, rate_of="ours"),
     "no anchors": Contestant(changes={"anchors": "none"}, rate_of="ours"),
     "no attention": Contestant(changes=_ALONE, rate_of="ours"),
-    "no memory": Contestant(rollout={"memory": False}, rate_of="ours"),
-    "no attention, no memory": Contestant(changes=_ALONE, rollout={"memory": False}, rate_of="ours"),
-    "no differences": Contestant(rollout={"differences": 0}, rate_of="ours"),
+    "no differences": Contestant(rollout=_READS | {"differences": 0}, rate_of="ours"),
 }
 SIZES = {
-    "full": Architecture(channels=64, num_blocks=4, num_heads=8, num_latents=64),
+    "full": Architecture(channels=80, num_blocks=4, num_heads=8, num_latents=64),
     "quick": Architecture(channels=16, num_blocks=2, num_heads=2, num_latents=8),
 }
-ROUNDS = {"full": 15, "quick": 4}
+ROUNDS = {"full": 15, "quick": 3}
 
 
 def make(name: str, around: RolloutConfig, size: str) -> FlareRollout:
@@ -64,13 +74,11 @@ def make(name: str, around: RolloutConfig, size: str) -> FlareRollout:
         size: of `SIZES`.
     """
     chosen, arch = CONTESTANTS[name], SIZES[size]
-    wanted = _count(replace(around, architecture=arch))
+    wanted = _count(replace(around, architecture=arch, **_READS))
+    config = replace(around, **chosen.rollout)
     if chosen.peer:
-        config = replace(around, architecture=arch)
-        return rollout_peer(
-            chosen.peer, config, parameters=wanted, tolerance=TOLERANCE, num_blocks=ROUNDS[size]
-        )  # fmt: skip
-    config = replace(around, **chosen.rollout or {})
+        config = replace(config, architecture=arch)
+        return rollout_peer(chosen.peer, config, parameters=wanted, tolerance=TOLERANCE, num_blocks=ROUNDS[size])
     return FlareRollout(_matched(config, replace(arch, **chosen.changes or {}), wanted))
 
 

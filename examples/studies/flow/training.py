@@ -53,6 +53,7 @@ class Feed:
         window: int = WINDOW, limit: int | None = None,
     ) -> None:  # fmt: skip
         self.model, self.unroll, self.num_depths = model, unroll, unroll.own_steps + 1
+        self.known = model.config.history - 1  # frames before a window, of which changes are taken
         num_frames = graphs[0].frames.shape[1]
         if num_frames < window:
             raise InputError(f"a window has {window} frames, the series have {num_frames}: make longer series")
@@ -63,7 +64,7 @@ class Feed:
             together = collate([graphs[i] for i in each]).to(model.device)
             self.batches.append((together, Unrolled.of(together, window - 1, model.reads.architecture)))
         self.first = torch.zeros((), dtype=torch.long, device=model.device)
-        self.offsets = torch.arange(window, device=model.device)
+        self.offsets = torch.arange(-self.known, window, device=model.device)
 
     def steps(self, learning_rate: float, *, captured: bool) -> tuple[torch.optim.Optimizer, list[common.Call]]:
         """The optimiser, and a step on each batch at each depth; arguments as of `common.steps_of`."""
@@ -76,9 +77,12 @@ class Feed:
     def loss(self, place: int, depth: int) -> Tensor:
         """Of the window of a batch, after so many of the model's own predictions, in half precision on a GPU."""
         graph, unrolled = self.batches[place]
-        window = graph.frames.index_select(1, self.first + self.offsets)
+        # Before the first frame of a series stands that frame itself: nothing is known to have changed.
+        window = graph.frames.index_select(1, (self.first + self.offsets).clamp_min(0))
         with torch.autocast(window.device.type, torch.bfloat16, enabled=window.is_cuda):
-            return window_loss(self.model, graph, window, self.unroll, depth, unrolled=unrolled)
+            return window_loss(
+                self.model, graph, window, self.unroll, depth, unrolled=unrolled, known=self.known
+            )  # fmt: skip
 
     def order(self) -> Iterator[int]:
         """Which step comes next, its window drawn: batches in a new order each epoch, each at a depth of its own."""
