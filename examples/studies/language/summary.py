@@ -149,7 +149,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def _milliseconds(rows: Sequence[Row], *, named: bool) -> str:
-    """A CPU has other work beside, and tells no times; nor does a GPU that has. Of which GPU, where there are several."""
+    """A CPU has other work beside, and tells no times; nor does a GPU that has. Where there are several, of which."""
     if any("CPU" in row["machine"] or row["ms"] is None for row in rows):
         return NOTHING
     found = f"{statistics.median(row['ms'] for row in rows):.1f}"
