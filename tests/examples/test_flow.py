@@ -83,6 +83,7 @@ def test_the_study_runs_and_goes_on_where_it_was(study, repository, data, monkey
         assert len(row["nrmse_per_step"]) == FRAMES - 1
         assert row["nrmse"] == pytest.approx((row["nrmse_velocity"] + row["nrmse_temperature"]) / 2)
         assert {"machine", "commit", "date", "command"} <= row.keys()
+        assert row["model"] == "persistence" or row["train_nrmse"] > 0
     ours, peer = (next(row for row in trained if row["model"] == name) for name in ("ours", "MeshGraphNet"))
     assert peer["params"] == pytest.approx(ours["params"], rel=0.1)
     for row in (ours, peer):

@@ -89,6 +89,8 @@ class Work:
         facts["val_nrmse"] = float(training.errors_of(model, splits["val"]).mean())
         if job.stage == "tune":
             return [facts | {"split": "val"}]
+        # As many series as validation has: how far what was learned goes beyond the series that it was learned from.
+        facts["train_nrmse"] = float(training.errors_of(model, splits["train"][: len(splits["val"])]).mean())
         facts["rollout_ms"] = training.rollout_ms(model, splits["test"][0])
         found = []
         for split in preparing.SPLITS:
