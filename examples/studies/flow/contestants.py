@@ -17,7 +17,7 @@ _ALONE = {"attention": False, "anchors": "none", "boundary_tokens": False, "quad
 # What is read is off by as much as a frame changes, or down to a tenth of that: an error of a step is a third of a
 # change here, and many of them add up.
 _TAUGHT = UnrollConfig(own_steps=2, noise=1.0, decades=1.0)
-# As the peer was published: its noise was about the change from frame to frame.
+# The peer as it was published: with noise alone.
 _NOISE = UnrollConfig(own_steps=0, noise=1.0)
 _SMALL = 0.3
 
