@@ -165,3 +165,36 @@ def test_wrong_settings_are_named(settings, says):
 
 def test_settings_from_json_are_the_same():
     assert UnitCellConfig(**CONFIG.parameters()) == CONFIG
+
+
+@pytest.mark.parametrize(("grading", "reach"), [(1.0, 0.1), (0.5, 0.1), (0.2, 0.1), (0.2, 0.4)])
+def test_edges_grow_away_from_holes_as_far_as_told(grading, reach):
+    """Beside one hole in the middle, wide enough that nothing else limits them; everywhere alike with 1."""
+    hole = Hole("circle", 0.5, 0.5, 0.12, 0.12, 0.0)
+    mesh = mesh_cell([hole], 3_000, grading, reach)
+    assert abs(len(mesh.pos) / 3_000 - 1) < 0.15
+    edges = np.concatenate([mesh.triangles[:, [i, (i + 1) % 3]] for i in range(3)])
+    length = np.linalg.norm(mesh.pos[edges[:, 0]] - mesh.pos[edges[:, 1]], axis=1)
+    distance = hole.periodic_distance(mesh.pos[edges].mean(axis=1))
+
+    def at(place):
+        return np.median(length[abs(distance - place) < 0.02])
+
+    far = at(0.95 * reach) if reach > 0.1 else at(0.25)
+    half = 0.5 * (grading + 1.0)
+    assert at(0.0) / far == pytest.approx(grading, rel=0.3)
+    assert at(0.5 * reach) / far == pytest.approx(half, rel=0.25)
+
+
+def test_grading_is_drawn_evenly_in_its_logarithm_and_not_at_all_where_there_is_no_choice():
+    rng, same = np.random.default_rng(0), np.random.default_rng(0)
+    assert CONFIG.draw_grading(rng) == (0.5, 0.1)
+    assert rng.random() == same.random()
+    config = dataclasses.replace(CONFIG, grading=(0.1, 1.0), grading_reach=(0.04, 0.4))
+    drawn = np.log10([config.draw_grading(rng) for _ in range(400)])
+    np.testing.assert_allclose(drawn.mean(axis=0), [-0.5, np.log10(0.04) + 0.5], atol=0.06)
+    np.testing.assert_allclose(drawn.min(axis=0), [-1, np.log10(0.04)], atol=0.02)
+    assert config.parameters() != CONFIG.parameters()
+    assert "grading" not in CONFIG.parameters()  # files from before there was a choice are still known
+    with pytest.raises(ConfigError, match="`grading`"):
+        dataclasses.replace(CONFIG, grading=(0.05, 1.0))

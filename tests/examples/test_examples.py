@@ -199,7 +199,7 @@ def untrained(study, name, folder, num_latents=16):
     return fc.FlareConnect(config).save_pretrained(folder)
 
 
-@pytest.mark.parametrize("name", ["plates", "heat", "cells", "wide"])
+@pytest.mark.parametrize("name", ["plates", "heat", "cells", "wide", "graded"])
 def test_every_set_of_the_study_can_be_generated_quick_or_whole(name, study):
     pytest.importorskip("skfem", reason="the extra `generate` is not installed")
     read = study("sets").SETS[name]

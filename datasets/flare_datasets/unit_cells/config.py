@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flare_connect.errors import ConfigError
 from flare_datasets.config import SplitConfig, check_number, check_range
 from flare_datasets.meshing import element_width
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SHAPES = ("circle", "ellipse", "slot")
 SPLITS = ("train", "test", "shift", "val", "contact", "thin")
@@ -51,16 +55,21 @@ class UnitCellConfig(SplitConfig):
         geometry_nodes: `num_nodes` of another data set of the same seed: its holes and strains are drawn, meshed with
             `num_nodes` vertices (one number then): the same problem in other elements. None draws for `num_nodes`.
         log_nodes: draw nodes evenly in their logarithm: as many meshes from 2,000 to 4,000 as from 4,000 to 8,000.
+        grading: (least, most) edge length at holes over that away from them, drawn evenly in its logarithm; 1 for edges
+            that are the same everywhere.
+        grading_reach: (least, most) distance from a hole over which edges grow, in cell sides, drawn likewise.
 
     Raises:
         ConfigError: a value is out of range, or holes of the least porosity do not fit into the cell.
 
     Good values: the defaults; `num_nodes=5_000` for smooth stress around thin ligaments, `(1_000, 4_000)` to train over
-    mesh sizes; `porosity` up to 0.4 with up to 12 holes; `min_gap` 0.01 or more at 1,000 nodes.
+    mesh sizes; `porosity` up to 0.4 with up to 12 holes; `min_gap` 0.01 or more at 1,000 nodes. `grading` of (0.15, 1)
+    and `grading_reach` of (0.03, 0.4) for a model that is to read meshes from elsewhere: where all meshes are graded
+    alike, their elements tell where stress is high, and on others that is wrong.
     """
 
     splits = SPLITS
-    added = frozenset({"num_contact", "num_thin", "thin_holes", "geometry_nodes", "log_nodes"})
+    added = frozenset({"num_contact", "num_thin", "thin_holes", "geometry_nodes", "log_nodes", "grading", "grading_reach"})
 
     num_train: int = 1_000
     num_test: int = 200
@@ -85,6 +94,8 @@ class UnitCellConfig(SplitConfig):
     thin_holes: tuple[int, int] = (8, 14)
     geometry_nodes: int | tuple[int, int] | None = None
     log_nodes: bool = False
+    grading: tuple[float, float] = (0.5, 0.5)
+    grading_reach: tuple[float, float] = (0.1, 0.1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,6 +113,13 @@ class UnitCellConfig(SplitConfig):
         least, most = {"shift": self.shift_holes, "thin": self.thin_holes}.get(split, self.num_holes)
         return (max(2, least), most) if split == "contact" else (least, most)
 
+    def draw_grading(self, rng: np.random.Generator) -> tuple[float, float]:
+        """Of a mesh: edge length at holes over that away from them, and the distance over which edges grow."""
+        ranges = self.grading, self.grading_reach
+        # Nothing is drawn where there is nothing to choose, so that samples stay what they were before there was.
+        drawn = [least if least == most else least * (most / least) ** rng.random() for least, most in ranges]
+        return drawn[0], drawn[1]
+
     def _check_geometry(self) -> None:
         check_range("num_holes", self.num_holes, 1, 64, integer=True)
         check_range("shift_holes", self.shift_holes, 1, 64, integer=True)
@@ -116,6 +134,8 @@ class UnitCellConfig(SplitConfig):
         check_number("close_pair_probability", self.close_pair_probability, 0.0, 1.0)
         check_number("crossing_probability", self.crossing_probability, 0.0, 1.0)
         check_range("close_gap", self.close_gap, self.min_gap, 0.2, low_name="`min_gap`")
+        check_range("grading", self.grading, 0.1, 1.0)
+        check_range("grading_reach", self.grading_reach, 0.02, 0.5)
         per_side = math.ceil(math.sqrt(self.thin_holes[1]))
         if self.num_thin and self.close_gap[1] > 0.25 / per_side:
             raise ConfigError(

@@ -40,15 +40,17 @@ class CellMesh:
     sides: Ids
 
 
-def mesh_cell(holes: Sequence[Hole], num_nodes: int) -> CellMesh:
+def mesh_cell(holes: Sequence[Hole], num_nodes: int, grading: float = 0.5, reach: float = 0.1) -> CellMesh:
     """Mesh the cell without `holes` with about `num_nodes` vertices; the same input gives the same bits.
 
-    Edges are half as long at holes as away from them, a third of the solid between two holes, and 0.6 of the least
+    Edges are shorter at holes than away from them, a third of the solid between two holes, and 0.6 of the least
     radius of curvature at most; where `num_nodes` does not pay for that, everything is coarsened alike.
 
     Args:
         holes: disjoint holes, centres in the cell; they may cross its sides. May be empty.
         num_nodes: vertices aimed at, met within 15 % (typically 5 %).
+        grading: edge length at holes over that away from them.
+        reach: distance from a hole over which edges grow, in cell sides.
 
     Raises:
         MeshError: gmsh made no usable mesh: opposite sides differ, the count is missed, or the solid is in pieces.
@@ -59,7 +61,7 @@ def mesh_cell(holes: Sequence[Hole], num_nodes: int) -> CellMesh:
     gmsh.model.add("cell")
     try:
         side_curves, hole_curves = _build(gmsh, holes)
-        mesh = mesh_to_count(gmsh, edge_length(holes, num_nodes), lambda: _read(gmsh, side_curves, hole_curves))
+        mesh = mesh_to_count(gmsh, edge_length(holes, num_nodes, grading, reach), lambda: _read(gmsh, side_curves, hole_curves))
     finally:
         gmsh.clear()
     if num_components(mesh) != 1:
@@ -79,7 +81,7 @@ def num_components(mesh: CellMesh) -> int:
     return int(connected_components(graph, directed=False)[0])
 
 
-def edge_length(holes: Sequence[Hole], num_nodes: int) -> EdgeLength:
+def edge_length(holes: Sequence[Hole], num_nodes: int, grading: float = 0.5, reach: float = 0.1) -> EdgeLength:
     """Wanted edge length, see `mesh_cell`."""
     grid = grid_points()
     # Two nearest holes of each point; their distances add up to the solid between them, also a little way inside.
@@ -91,7 +93,7 @@ def edge_length(holes: Sequence[Hole], num_nodes: int) -> EdgeLength:
         first = np.minimum(first, distance)
         limit = np.minimum(limit, 0.6 * hole.min_radius + 0.3 * np.maximum(distance, 0.0))
     return EdgeLength(
-        shape=np.clip(0.5 + 5.0 * first, 0.5, 1.0),
+        shape=np.clip(grading + (1.0 - grading) / reach * first, grading, 1.0),
         limit=np.maximum(np.minimum(limit, (first + second) / 3.0), 5e-4),
         solid=first > 0.0,
         perimeter=4.0 + sum(2.0 * math.pi * math.sqrt(0.5 * (h.a**2 + h.b**2)) for h in holes),

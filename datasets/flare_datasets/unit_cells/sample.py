@@ -65,7 +65,7 @@ def _attempt(config: UnitCellConfig, index: int, attempt: int) -> dict[str, Any]
     direction /= np.linalg.norm(direction)
     strain = config.strain_amplitude * direction * [1.0, 1.0, np.sqrt(0.5)]
 
-    mesh = mesh_cell(holes, num_nodes)
+    mesh = mesh_cell(holes, num_nodes, *config.draw_grading(rng))
     solution = solve(mesh.pos, mesh.triangles, mesh.periodic_pairs, strain, config.youngs_modulus, config.poisson_ratio)
     point_data = {
         "displacement": solution.displacement,

@@ -23,6 +23,7 @@ SUBJECTS = {
     "heat": "Temperature in plates with slits",
     "cells": "Stress of cells with holes",
     "wide": "Stress of cells with holes, in meshes of all sizes",
+    "graded": "Stress of cells with holes, in meshes of all sizes and gradings",
 }
 COST = (
     "Without the harmonic inputs where a model was trained so. The learning rate is of so many that were tried. Memory "
