@@ -330,8 +330,9 @@ class Mesh(Data):
 
     @property
     def length_scale(self) -> float:
-        """Diagonal of the bounding box, in units of `pos`."""
-        return float((self.pos.amax(0) - self.pos.amin(0)).norm())
+        """Diagonal of the box around the nodes that a cell uses, in units of `pos`."""
+        pos = self.pos[self.component >= 0]
+        return float((pos.amax(0) - pos.amin(0)).norm())
 
     @property
     def boundary_distance(self) -> Float[Tensor, " N"]:

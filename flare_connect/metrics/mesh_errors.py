@@ -83,11 +83,12 @@ class MeshErrors:
             InputError: a field does not fit the mesh.
         """
         guess, right = checked_pair(prediction, truth, self.mesh.num_nodes)
+        used = (self.mesh.component >= 0).cpu()
         peak = peak_error(self.mesh, guess, right)
         thin = self.against_thickness(guess, right)
         bins = zip(thin.edges[:-1], thin.edges[1:], thin.relative, strict=True)
         return {
-            "rel_l2": relative_l2(guess, right),
+            "rel_l2": relative_l2(guess[used], right[used]),
             "rel_l2_volume": relative_l2(guess, right, self.mesh.node_volume),
             "boundary_error": error_over(self.near, guess, right),
             "peak_error": peak.value,

@@ -168,6 +168,8 @@ class FlareConnectConfig:
             temperature, stress components); "homogeneous", only in proportion (von Mises stress, magnitudes).
         closed: on a periodic mesh each node has the edges of its twins too, as if there were no seam; if not, it is
             joined to its twins by edges of a kind of their own.
+        periodic: meshes repeat: one without `periodic_pairs` gets those that its opposite sides tell, and is refused
+            where no two of these match.
         units: units of the fields, carried along to predictions.
         architecture: sizes and switches.
 
@@ -185,6 +187,7 @@ class FlareConnectConfig:
     loads: tuple[str, ...] = ()
     response: Response = "linear"
     closed: bool = False
+    periodic: bool = False
     units: dict[str, str] = field(default_factory=dict)
     architecture: Architecture = field(default_factory=Architecture)
 

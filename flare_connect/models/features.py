@@ -3,6 +3,7 @@
 Everything here follows from the mesh alone, so it is computed once a mesh, not once a step.
 """
 
+import copy
 import itertools
 from collections.abc import Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from flare_connect.errors import InputError
-from flare_connect.mesh import Mesh, MeshCache, anchor_costs
+from flare_connect.mesh import Mesh, MeshCache, anchor_costs, find_periodic_pairs
 from flare_kernels import Segments
 
 from .boundary import (
@@ -83,12 +84,13 @@ def build_graph(
         in half precision; closed, on a periodic mesh, also `twin_index [N]`, the first of a node's twins.
 
     Raises:
-        InputError: if the mesh has another dimension, lacks a field or a set, or its conditions leave the harmonic
-            inputs open.
+        InputError: if the mesh has another dimension, lacks a field or a set, its conditions leave the harmonic
+            inputs open, or it does not repeat where the model wants it to.
     """
     _check(mesh, config, with_targets)
-    pos = mesh.pos.double().numpy()
-    low, high = pos.min(0), pos.max(0)
+    mesh = _with_pairs(mesh, config)
+    pos, used = mesh.pos.double().numpy(), (mesh.component >= 0).numpy()
+    low, high = pos[used].min(0), pos[used].max(0)
     half_size = float((high - low).max()) / 2
     scaled = torch.from_numpy((pos - (low + high) / 2) / half_size)
     at = role_nodes(mesh, config.roles)
@@ -124,7 +126,20 @@ def build_graph(
         graph.cost = kept(mesh, arch.num_latents, **options)[1]
     if with_targets:
         graph.y = torch.cat([_columns(mesh.point_data[name]) for name in config.outputs], dim=1).float()
+    copy_to_unused(mesh, *(graph[name] for name in ("x", "y") if name in graph))
     return graph
+
+
+def copy_to_unused(mesh: Mesh, *values: Tensor) -> None:
+    """Give nodes that no cell uses the values `[N, …]` of one that is used, in place.
+
+    They may lie anywhere and hold anything. So they tell nothing new to whoever takes a mean or a norm over nodes.
+    """
+    unused = mesh.component < 0
+    if unused.any():
+        first = int(torch.nonzero(~unused)[0])
+        for each in values:
+            each[unused] = each[first].clone()
 
 
 def collate(graphs: Sequence[Data]) -> Batch:
@@ -226,6 +241,21 @@ def _periodic_images(mesh: Mesh, points: np.ndarray, normals: np.ndarray) -> tup
     shifts = [sum(np.multiply(c, p) for c, p in zip(combo, periods, strict=True))
               for combo in itertools.product((-1, 0, 1), repeat=len(periods))]  # fmt: skip
     return np.concatenate([points + shift for shift in shifts]), np.tile(normals, (len(shifts), 1))
+
+
+def _with_pairs(mesh: Mesh, config: FlareConnectConfig) -> Mesh:
+    """The mesh, or a shallow copy that has periodic pairs where the model wants them and the mesh names none."""
+    if not config.periodic or pairs_of(mesh) is not None:
+        return mesh
+    pairs = find_periodic_pairs(mesh)
+    if not pairs.numel():
+        raise InputError(
+            "the model was trained on meshes that repeat, and no two opposite sides of this one have the same nodes: "
+            "mesh both sides alike, or name the nodes that are one in `mesh.periodic_pairs`"
+        )
+    found = copy.copy(mesh)
+    found.periodic_pairs = pairs
+    return found
 
 
 def _log_weights(mesh: Mesh) -> Float[Tensor, " N"]:

@@ -16,7 +16,7 @@ from flare_connect.nn import CausalState
 from flare_kernels import Segments
 
 from .boundary import Boundary, with_boundary
-from .features import num_condition_features, num_edge_features, num_node_features
+from .features import copy_to_unused, num_condition_features, num_edge_features, num_node_features
 from .mesh_model import MeshModel
 from .replayed import successive
 from .rollout_config import RolloutConfig
@@ -143,6 +143,7 @@ class FlareRollout(MeshModel):
             graph.held = self._held(mesh)
         if with_targets:
             graph.frames = self.frames_of(mesh.point_data)
+            copy_to_unused(mesh, graph.frames)
         return graph
 
     def frames_of(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "N T V"]:

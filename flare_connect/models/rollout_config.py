@@ -37,6 +37,7 @@ class RolloutConfig:
         harmonic: as in `FlareConnectConfig`.
         held: stepped field → named sets on whose nodes it stays what it is in the frames given: values at the boundary
             that do not vary in time.
+        periodic: as in `FlareConnectConfig`.
         closed: as in `FlareConnectConfig`; twins also change alike, so that they stay one material point.
         units: of the fields.
         architecture: sizes and switches; those of loads do nothing here.
@@ -63,6 +64,7 @@ class RolloutConfig:
     boundary: dict[str, str] = field(default_factory=dict)
     harmonic: str = ""
     held: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    periodic: bool = False
     closed: bool = True
     units: dict[str, str] = field(default_factory=dict)
     architecture: Architecture = field(default_factory=Architecture)
@@ -99,7 +101,7 @@ class RolloutConfig:
         return FlareConnectConfig(
             dim=self.dim, outputs=self.fields, inputs=self.inputs, conditions=self.conditions,
             directional=self.directional, boundary=self.boundary, harmonic=self.harmonic, closed=self.closed,
-            units=self.units, architecture=self.architecture,
+            periodic=self.periodic, units=self.units, architecture=self.architecture,
         )  # fmt: skip
 
     @property

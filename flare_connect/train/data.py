@@ -16,6 +16,7 @@ from flare_connect.errors import InputError
 from flare_connect.mesh import Mesh, MeshCache, MeshStore
 from flare_connect.models import Architecture, FlareConnect, FlareConnectConfig, FlareRollout, RolloutConfig
 from flare_connect.models.features import collate
+from flare_connect.models.twins import pairs_of
 
 from .config import DataConfig
 from .rollout_config import RolloutTrainConfig, SeriesConfig
@@ -210,6 +211,7 @@ def _reads(mesh: Mesh, data: DataConfig | SeriesConfig) -> dict[str, Any]:
         "directional": tuple(data.directional),
         "boundary": dict(data.boundary),
         "harmonic": data.harmonic,
+        "periodic": pairs_of(mesh) is not None,
     }
 
 

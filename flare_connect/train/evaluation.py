@@ -57,8 +57,9 @@ def compare(model: FlareConnect, meshes: Iterable[Mesh]) -> dict[str, FieldError
         for name in rows:
             if name not in mesh.point_data:
                 raise InputError(f"the mesh has no point field {name!r} to compare the prediction with")
-            truth = mesh.point_data[name].double().reshape(mesh.num_nodes, -1)
-            guess = predicted[name].double().reshape_as(truth)
+            used = mesh.component >= 0  # what stands at nodes of no cell is no answer
+            truth = mesh.point_data[name].double().reshape(mesh.num_nodes, -1)[used]
+            guess = predicted[name].double().reshape(mesh.num_nodes, -1)[used]
             know_nothing = mean[name].double().reshape(1, -1).expand_as(truth)
             peak = truth.norm(dim=1).max()
             rows[name].append(

@@ -62,11 +62,14 @@ def fit(config: TrainConfig | RolloutTrainConfig, *, resume: bool = True) -> Tra
     """
     folder = Path(config.output)
     with MeshStore(config.data.path) as store:
-        _claim(folder, config.what_matters() | {"data set digest": store.digest}, resume)
-    for written in (folder, folder / CHECKPOINTS):
-        remove_leftovers(written)
+        what_matters = config.what_matters() | {"data set digest": store.digest}
+    _check_free(folder, what_matters, resume)
     L.seed_everything(config.seed, verbose=False)
     data, module = _prepared(config)
+    # Not before the data have been read: settings that they refuse must not stand in the way of those that are right.
+    _claim(folder, what_matters)
+    for written in (folder, folder / CHECKPOINTS):
+        remove_leftovers(written)
     provenance = {"train": config.to_dict(), "data": data.store.attrs, "parameters": data.model.num_parameters}
     best = BestModel(folder, provenance | {"machine": _machine(config)})
     trainer = _trainer(config, folder, best)
@@ -138,9 +141,11 @@ def _machine(config: RunConfig) -> str:
     return f"{name}, torch {torch.__version__}"
 
 
-def _claim(folder: Path, what_matters: dict[str, Any], resume: bool) -> None:
-    """Make the folder this run's own, or find that it is."""
+def _check_free(folder: Path, what_matters: dict[str, Any], resume: bool) -> None:
+    """Refuse a folder that is another run's, or this one's where it shall not go on."""
     settings = folder / SETTINGS
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file: choose another output folder")
     if settings.is_file():
         known = json.loads(settings.read_text())
         ours = json.loads(json.dumps(what_matters))
@@ -152,9 +157,14 @@ def _claim(folder: Path, what_matters: dict[str, Any], resume: bool) -> None:
             )
         if not resume:
             raise ConfigError(f"{folder} holds a run already: choose another output folder, resume, or delete it")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(settings, json.dumps(what_matters, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def _claim(folder: Path, what_matters: dict[str, Any]) -> None:
+    """Make a folder that is free this run's own."""
+    settings = folder / SETTINGS
+    if not settings.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(settings, json.dumps(what_matters, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def _differences(known: dict, ours: dict, prefix: str = "") -> list[str]:

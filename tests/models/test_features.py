@@ -6,10 +6,12 @@ import pytest
 import torch
 from fixtures_meshes import plate
 
-from flare_connect.errors import ConfigError
-from flare_connect.mesh import Mesh
-from flare_connect.models import Architecture, FlareConnectConfig, build_graph
+from flare_connect.errors import ConfigError, InputError
+from flare_connect.mesh import Mesh, find_periodic_pairs
+from flare_connect.metrics import MeshErrors
+from flare_connect.models import Architecture, FlareConnect, FlareConnectConfig, build_graph
 from flare_connect.models.features import num_edge_features, num_node_features, num_standardised_features
+from flare_connect.train.evaluation import compare
 
 
 def config(**options):
@@ -81,6 +83,48 @@ def test_orphans_have_no_weight():
     assert weights[-1] == -torch.inf
     assert torch.isfinite(weights[:-1]).all()
     assert weights[:-1].exp().mean() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("place", [(0.5, 0.6), (40.0, -3.0)])
+def test_orphans_change_nothing_wherever_they_are_and_whatever_they_hold(place):
+    """Reference points far away, with any value: the answer elsewhere is the same, and statistics and errors too."""
+    mesh = square(point_data={"stress": torch.rand(25), "heat": torch.rand(25)})
+    values = {name: torch.cat([each, torch.tensor([1e6])]) for name, each in mesh.point_data.items()}
+    pos = torch.cat([torch.tensor([place]).to(mesh.pos), mesh.pos])
+    values = {name: each.roll(1) for name, each in values.items()}
+    more = Mesh.from_arrays(pos, {"triangle": mesh.cells["triangle"] + 1}, point_data=values)
+    assert more.length_scale == mesh.length_scale
+    torch.manual_seed(0)
+    model = FlareConnect(
+        config(inputs={"heat": 1}, architecture=Architecture(channels=16, num_blocks=1, num_heads=2, num_latents=4))
+    )
+    model.fit_statistics([model.build_graph(mesh, with_targets=True)])
+    expected = model.predict(mesh)["stress"]
+    torch.testing.assert_close(model.predict(more)["stress"][1:], expected, rtol=1e-4, atol=1e-5)
+    graph = model.build_graph(more, with_targets=True)
+    assert graph.y.max() <= 1
+    assert graph.x.abs().max() < 100
+    errors = [MeshErrors.prepare(m).of(m.point_data["heat"], m.point_data["stress"])["rel_l2"] for m in (mesh, more)]
+    assert errors[0] == errors[1] > 0
+    assert [compare(model, [m])["stress"].rel_l2 for m in (mesh, more)] == pytest.approx(
+        2 * [compare(model, [mesh])["stress"].rel_l2], rel=1e-4
+    )
+
+
+def test_a_model_of_periodic_meshes_finds_the_pairs_or_refuses():
+    periodic = config(periodic=True)
+    mesh = square()
+    found, plain = build_graph(mesh, periodic), build_graph(mesh, config())
+    assert found.edge_index.shape[1] > plain.edge_index.shape[1]
+    assert getattr(mesh, "periodic_pairs", None) is None  # it stays what it was
+    named = square()
+    named.periodic_pairs = find_periodic_pairs(named)
+    told = build_graph(named, config())
+    assert torch.equal(found.edge_index, told.edge_index)
+    torch.testing.assert_close(found.x, told.x)
+    uneven = Mesh.from_arrays(mesh.pos * (1 + 0.3 * mesh.pos.flip(1)), mesh.cells)
+    with pytest.raises(InputError, match="no two opposite sides of this one have the same nodes"):
+        build_graph(uneven, periodic)
 
 
 @pytest.mark.parametrize(

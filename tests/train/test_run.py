@@ -183,6 +183,13 @@ def test_wrong_data(data, tmp_path, change, error, message):
     config = run_config(data, tmp_path / "run")
     with pytest.raises(error, match=re.escape(message)):
         fit(TrainConfig(**{**vars(config), "data": DataConfig(**{**vars(config.data), **change})}))
+    assert not (tmp_path / "run").exists()  # which is free for the run without the mistake
+
+
+def test_a_file_is_no_folder_for_a_run(data, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(ConfigError, match="run is a file: choose another output folder"):
+        fit(run_config(data, tmp_path / "run"))
 
 
 def test_truncated_data(data, tmp_path):

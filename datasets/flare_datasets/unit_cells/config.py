@@ -69,7 +69,9 @@ class UnitCellConfig(SplitConfig):
     """
 
     splits = SPLITS
-    added = frozenset({"num_contact", "num_thin", "thin_holes", "geometry_nodes", "log_nodes", "grading", "grading_reach"})
+    added = frozenset(
+        {"num_contact", "num_thin", "thin_holes", "geometry_nodes", "log_nodes", "grading", "grading_reach"}
+    )
 
     num_train: int = 1_000
     num_test: int = 200

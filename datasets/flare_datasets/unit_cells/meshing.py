@@ -61,7 +61,8 @@ def mesh_cell(holes: Sequence[Hole], num_nodes: int, grading: float = 0.5, reach
     gmsh.model.add("cell")
     try:
         side_curves, hole_curves = _build(gmsh, holes)
-        mesh = mesh_to_count(gmsh, edge_length(holes, num_nodes, grading, reach), lambda: _read(gmsh, side_curves, hole_curves))
+        wanted = edge_length(holes, num_nodes, grading, reach)
+        mesh = mesh_to_count(gmsh, wanted, lambda: _read(gmsh, side_curves, hole_curves))
     finally:
         gmsh.clear()
     if num_components(mesh) != 1:
