@@ -60,19 +60,29 @@ def prepare_meshes(
         _random_split(len(paths), val_fraction, test_fraction, seed) if splits is None else _named_split(paths, splits)
     )
 
+    count = 0
+
     def read() -> Iterator[Mesh]:
+        nonlocal count
         for path in tqdm(paths, desc="meshes", unit="mesh", disable=not progress):
+            count += 1
             yield _keep(load_mesh(path), fields, global_fields, units or {}, path)
 
-    write_store(
-        out,
-        read(),
-        splits=chosen,
-        generator="prepare_meshes",
-        generator_version=1,
-        seed=seed,
-        parameters={"files": [path.name for path in paths], "fields": list(fields)},
-    )
+    try:
+        write_store(
+            out,
+            read(),
+            splits=chosen,
+            generator="prepare_meshes",
+            generator_version=1,
+            seed=seed,
+            parameters={"files": [path.name for path in paths], "fields": list(fields)},
+        )
+    except StoreError as error:
+        if not str(error).startswith("sample "):
+            raise
+        # The store knows numbers, whoever called this knows names.
+        raise StoreError(f"{paths[count - 1]}: {error}; sample 0 is {paths[0].name}") from error
     return out
 
 

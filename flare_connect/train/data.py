@@ -59,7 +59,10 @@ class GraphDataset(Dataset):
         return self.kept[position] if self.kept is not None else self._build(self.indices[position])
 
     def _build(self, index: int) -> Data:
-        return self.build(self.store[index])
+        try:
+            return self.build(self.store[index])
+        except InputError as error:
+            raise InputError(f"sample {index} of {self.store.path}: {error}") from error
 
 
 class EpochSampler(Sampler[int]):
