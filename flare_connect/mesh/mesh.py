@@ -32,6 +32,9 @@ class NamedSet:
     entity: Entity
     ids: Int[Tensor, "..."]
 
+    def __repr__(self) -> str:  # as PyG shows tensors: of a thousand ids nobody reads one
+        return f"NamedSet({self.entity}, ids={list(self.ids.shape)})"
+
 
 class Mesh(Data):
     """A mesh with fields on it: a `torch_geometric.data.Data` that knows its cells.
@@ -383,8 +386,6 @@ class Mesh(Data):
         if key not in cache:
             cache[key] = to_torch(compute(self._arrays()), self.pos.device)
         return cache[key]
-
-    # torch_geometric
 
     def __setattr__(self, key: str, value: Any) -> None:
         if key in ("pos", "cells", "sets", "periodic_pairs"):

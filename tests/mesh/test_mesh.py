@@ -160,3 +160,12 @@ def test_summary_is_plain(rich_mesh):
     assert text["bounding_box"] == [[0, 0], [2, 1]]
     assert text["inverted_cells"] == 0
     assert text["quality"]["quad"]["min"] == 1.0
+
+
+def test_printed_sets_say_how_many_and_not_which():
+    mesh = Mesh.from_arrays(
+        np.random.default_rng(0).random((2_000, 2)), {"triangle": np.arange(1_998).reshape(-1, 3)},
+        sets={"all": NamedSet("cell", torch.arange(666))},
+    )  # fmt: skip
+    assert "all=NamedSet(cell, ids=[666])" in repr(mesh)
+    assert len(repr(mesh)) < 400
