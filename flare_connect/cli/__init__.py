@@ -1,5 +1,6 @@
 """The command line: `flare-connect COMMAND`. Each command loads what it needs, when it runs."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ from flare_connect import __version__
 from flare_connect.errors import FlareConnectError
 
 from .data import GENERATE, PREPARE
+from .failures import FileError, print_error
 from .fields import PLOT, PREDICT, ROLLOUT
 from .info import INFO
 from .pdebench import GENERATE_PDEBENCH, PREPARE_PDEBENCH
@@ -33,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command.run(arguments[0], arguments[1:])
     except FlareConnectError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
+        if argv is None and isinstance(error, FileError) and error.of_hdf5:
+            sys.stderr.flush()
+            os._exit(2)  # HDF5 would try to write again while the interpreter ends, and crash
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)

@@ -1,6 +1,7 @@
 """`flare-connect generate` and `prepare`: data sets."""
 
 from argparse import SUPPRESS
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +55,19 @@ def _dataset(name: str) -> Any:
 def _prepare_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("folder", type=str, help="folder of mesh files")
     parser.add_argument("--out", type=str, required=True, help="file to write (.h5)")
-    parser.add_argument("--fields", type=str, nargs="+", required=True, help="fields to keep")
+    parser.add_argument("--fields", type=str, nargs="+", required=True, help="fields to keep: a b, or '[a,b]'")
     parser.add_argument("--val_fraction", type=float, default=0.1, help="share of the files in the split 'val'")
     parser.add_argument("--test_fraction", type=float, default=0.2, help="share of the files in the split 'test'")
     parser.add_argument("--seed", type=int, default=0, help="of the random split")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    """Fields, as words or as a list in brackets, which is how other commands take them."""
+    whole = " ".join(given).strip()
+    if not (whole.startswith("[") and whole.endswith("]")):
+        return list(given)
+    return [name.strip().strip("'\"") for name in whole[1:-1].split(",") if name.strip()]
 
 
 def _prepare(args: "Namespace") -> None:
@@ -67,7 +76,7 @@ def _prepare(args: "Namespace") -> None:
     path = prepare_meshes(
         args.folder,
         args.out,
-        fields=args.fields,
+        fields=_names(args.fields),
         val_fraction=args.val_fraction,
         test_fraction=args.test_fraction,
         seed=args.seed,

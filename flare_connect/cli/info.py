@@ -2,12 +2,11 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flare_connect.errors import InputError
 
-from .command import STEP, Command
+from .command import Command, is_data_set, step_argument
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -21,19 +20,25 @@ def _info_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--topology", action="store_true", help="also holes, handles, cavities, boundary parts")
     parser.add_argument("--picture", type=str, default=None, help="draw the topology into this picture (mesh files)")
     parser.add_argument("--cache", action="store_true", help="keep what took long to compute beside the file")
-    parser.add_argument("--step", type=int, default=-1, help=STEP)
+    step_argument(parser)
     parser.add_argument("--merge_duplicates", action="store_true", help="one node for all in one place (closes slits)")
 
 
 def _info(args: "Namespace") -> None:
-    if Path(args.file).suffix in (".h5", ".hdf5"):
+    if is_data_set(args.file):
         if args.topology or args.picture:
             raise InputError("`--topology` and `--picture` take a mesh file, not a data set")
+        if args.step is not None:
+            raise InputError("`--step` takes a mesh file, not a data set")
         summary = _store_summary(args.file)
     else:
         from flare_connect.mesh import MeshCache, load_mesh
+        from flare_connect.viz.render import picture_path
 
-        mesh = load_mesh(args.file, step=args.step, merge_duplicates=args.merge_duplicates, allow_nonfinite=True)
+        if args.picture is not None:
+            picture_path(args.picture)
+        step = -1 if args.step is None else args.step
+        mesh = load_mesh(args.file, step=step, merge_duplicates=args.merge_duplicates, allow_nonfinite=True)
         cache = MeshCache.beside(args.file) if args.cache else None
         summary = mesh.summary()
         if args.topology:

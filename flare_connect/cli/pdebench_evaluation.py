@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flare_connect.errors import InputError
 
-from .command import device_named
+from .command import check_folder, load_model
 from .pdebench import opened, reading_arguments
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def evaluate_pdebench(args: "Namespace") -> None:
 
     _check_pictures(args)
     with opened(args.pdebench, args) as file:
-        kind = FlareRollout if file.family.initial_step else FlareConnect
-        model = kind.from_pretrained(args.model, device=device_named(args.device))
+        kind: Any = FlareRollout if file.family.initial_step else FlareConnect
+        model: Any = load_model(kind, args.model, args.device)
         given, graphs = checked_initial_step(file, args.initial_step), PDEBenchGraphs(file, args.split)
         watch = _Watch(args, given, file.num_frames, graphs)
         bar = tqdm(graphs, desc="rollouts", unit="sample", total=len(graphs), leave=False)
@@ -107,6 +107,7 @@ def _check_pictures(args: "Namespace") -> None:
     from flare_connect.viz.film import film_path
     from flare_connect.viz.render import picture_path
 
+    check_folder(args.csv)
     for path in (args.curves, args.spectrum):
         if path:
             picture_path(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flare_connect.errors import InputError
 
-from .command import Command, device_named, model_argument
+from .command import Command, check_folder, load_model, model_argument
 from .pdebench_evaluation import evaluate_pdebench, pdebench_arguments, refuse_pdebench_arguments
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def _evaluate_arguments(parser: "ArgumentParser") -> None:
 def _evaluate(args: "Namespace") -> None:
     if (args.data is None) == (args.pdebench is None):
         raise InputError("give either `--data`, a prepared data set, or `--pdebench`, a file of PDEBench")
+    check_folder(args.json)
     if args.pdebench is None:
         refuse_pdebench_arguments(args)
         _evaluate_surrogate(args)
@@ -72,7 +73,7 @@ def _evaluate_surrogate(args: "Namespace") -> None:
     from flare_connect.models import FlareConnect
     from flare_connect.train import evaluate
 
-    model = FlareConnect.from_pretrained(args.model, device=device_named(args.device))
+    model = load_model(FlareConnect, args.model, args.device)
     errors = evaluate(model, MeshStore(args.data), args.split)
     table = Table(title=f"{args.model} on split {args.split!r} of {args.data}")
     for column in ("field", "relative L2", "of the mean", "worst mesh", "peak error"):

@@ -10,7 +10,7 @@ from flare_connect.mesh import Mesh
 from flare_connect.viz.camera import plan, read_view
 from flare_connect.viz.panel import Panel, colours_of, draw_panel, number, range_line
 from flare_connect.viz.render import finished, new_plotter, oversampling, picture_path
-from flare_connect.viz.surface import build_surface, clip_plane, deformation, drawn_cells
+from flare_connect.viz.surface import build_surface, clip_plane, deformation, drawn_cells, used_nodes
 from flare_connect.viz.values import Values, limits, resolve, scalar
 
 
@@ -83,7 +83,7 @@ def plot_field(
     drawn, dim = drawn_cells(grid)
     field = resolve(mesh, prediction, "prediction" if truth is not None else "field", drawn)
     right = None if truth is None else resolve(mesh, truth, "truth", drawn)
-    used = np.unique(np.asarray(grid.extract_cells(np.flatnonzero(drawn))["vtkOriginalPointIds"]))
+    used = used_nodes(grid, drawn)
     panels = _panels(
         field,
         right,
@@ -97,7 +97,7 @@ def plot_field(
         title=title,
     )
     shift, factor = deformation(mesh, displacement, warp)
-    looking = read_view(view, np.asarray(grid.points))
+    looking = read_view(view, np.asarray(grid.points)[used])
     for i, panel in enumerate(panels):
         (grid.point_data if field.place == "point" else grid.cell_data)[f"panel{i}"] = panel.array
     surface = build_surface(grid, drawn, dim, shift=shift, clip=clip_plane(clip, looking.direction))

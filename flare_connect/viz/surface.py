@@ -60,6 +60,14 @@ def drawn_cells(grid: Any) -> tuple[np.ndarray, int]:
     return dims == top, top
 
 
+def used_nodes(grid: Any, drawn: np.ndarray) -> np.ndarray:
+    """Finds the nodes of the cells that are drawn, ascending; nothing is seen of the others."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+
+    counts = np.diff(vtk_to_numpy(grid.GetCells().GetOffsetsArray()))
+    return np.unique(np.asarray(grid.cell_connectivity)[np.repeat(drawn, counts)])
+
+
 def build_surface(
     grid: Any,
     drawn: np.ndarray,
@@ -163,7 +171,11 @@ def clip_plane(clip: Any, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _restrict(grid: Any, drawn: np.ndarray) -> Any:
-    return grid if drawn.all() else grid.extract_cells(np.flatnonzero(drawn))
+    """The cells that are drawn and their nodes alone; `extract_cells` keeps all nodes where it keeps all cells."""
+    if not drawn.all():
+        return grid.extract_cells(np.flatnonzero(drawn))
+    used = used_nodes(grid, drawn)
+    return grid if len(used) == grid.n_points else grid.extract_points(used, adjacent_cells=False)
 
 
 def _linear(grid: Any) -> Any:

@@ -13,7 +13,7 @@ from flare_connect.mesh.arrays import host
 from flare_connect.viz.camera import plan, read_view
 from flare_connect.viz.panel import Colours, aim, draw_bar, draw_surface, draw_text, number
 from flare_connect.viz.render import finished, new_plotter, oversampling, picture_path
-from flare_connect.viz.surface import build_surface, clip_plane, drawn_cells
+from flare_connect.viz.surface import build_surface, clip_plane, drawn_cells, used_nodes
 
 _INNER = np.array([232, 234, 238], dtype=np.uint8)
 
@@ -78,7 +78,7 @@ def plot_topology(
     drawn, dim = drawn_cells(grid)
     for i, (_, _, array, _) in enumerate(arrays):
         grid.point_data[f"panel{i}"] = array
-    looking = read_view(view, np.asarray(grid.points))
+    looking = read_view(view, np.asarray(grid.points)[used_nodes(grid, drawn)])
     surface = build_surface(grid, drawn, dim, shift=None, clip=clip_plane(clip, looking.direction))
     extent = np.ptp(looking.flat(np.asarray(surface.faces.points)), axis=0)
     layout = plan(len(arrays), extent, size, header_lines=2, bar=True)

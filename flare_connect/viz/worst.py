@@ -14,7 +14,7 @@ from flare_connect.metrics import relative_l2
 from flare_connect.viz.camera import Layout, is_size, plan, read_view
 from flare_connect.viz.panel import Panel, colours_of, draw_panel, number, range_line
 from flare_connect.viz.render import finished, new_plotter, oversampling, picture_path
-from flare_connect.viz.surface import build_surface, clip_plane, drawn_cells
+from flare_connect.viz.surface import build_surface, clip_plane, drawn_cells, used_nodes
 from flare_connect.viz.values import Values, limits, resolve, scalar
 
 
@@ -84,11 +84,11 @@ def plot_worst(
         unit=units if units is not None else right.unit,
     )
     guesses = {model: resolve(mesh, field, model, drawn) for model, field in predictions.items()}
-    used = np.unique(np.asarray(grid.extract_cells(np.flatnonzero(drawn))["vtkOriginalPointIds"]))
+    used = used_nodes(grid, drawn)
     keep = used if right.place == "point" else np.flatnonzero(drawn)
     rows = _rows(right, guesses, keep, component, mesh.dim, clim, (colormap, error_colormap), truth_title)
     rows = rows if errors else rows[:1]
-    looking = read_view(view, np.asarray(grid.points))
+    looking = read_view(view, np.asarray(grid.points)[used])
     data = grid.point_data if right.place == "point" else grid.cell_data
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):

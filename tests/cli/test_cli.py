@@ -221,7 +221,10 @@ def test_mistakes_get_one_sentence(arguments, message, capsys, tmp_path, monkeyp
         (["generate"], "{unit-cells,slit-plates,holed-channels}"),
         (["generate", "round-things"], "choose from 'unit-cells', 'slit-plates'"),
         (["generate", "slit-plates", "--out", "x.h5"], "plates.physics"),
-        (["generate", "slit-plates", "--out", "x.h5", "--plates.physics", "magic"], "`physics` must be one of"),
+        (
+            ["generate", "slit-plates", "--out", "x.h5", "--plates.physics", "magic"],
+            "`--plates.physics` must be one of",
+        ),
         (["generate", "slit-plates", "--out", "x.h5", "--cells.num_train", "3"], "--cells.num_train"),
         (["generate", "unit-cells", "--out", "x.h5", "--plates.physics", "heat"], "--plates.physics"),
     ],

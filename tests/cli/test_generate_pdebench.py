@@ -104,11 +104,11 @@ def test_every_solver_has_a_command(capsys):
     ("arguments", "message"),
     [
         (["burgers", "--out", "b.hdf5", "--samples", "0", "--nu", "1"], "`num_samples` must be"),
-        (["burgers", "--out", "b.hdf5", "--samples", "2", "--nu", "-1"], "`nu` must be"),
+        (["burgers", "--out", "b.hdf5", "--samples", "2", "--nu", "-1"], "`--nu` must be"),
         (["burgers", "--out", "no/b.hdf5", "--samples", "2", "--nu", "1"], "the folder 'no' does not exist"),
         (["compressible_1d", "--out", "c.hdf5", "--samples", "2", "--eta", "0.1", "--zeta", "0.1"],
          "`--out` must have 'periodic' between underscores"),
-        (["darcy", "--out", "d.hdf5", "--samples", "2", "--batch_size", "0"], "`batch_size` must be"),
+        (["darcy", "--out", "d.hdf5", "--samples", "2", "--batch_size", "0"], "`--batch_size` must be"),
     ],
 )  # fmt: skip
 def test_mistakes_get_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):

@@ -192,7 +192,7 @@ def test_models_of_the_other_kind_are_refused(folder, tmp_path, capsys):
         (["evaluate", "--data", "x.h5", "--curves", "a.png"], "`--curves` does nothing with `--data`"),
         (["evaluate"], "give either `--data`"),
         (["evaluate", "--data", "x.h5", "--pdebench", "y.h5"], "give either `--data`"),
-        (["evaluate", "--pdebench", "FILE", "--initial_step", "14"], "`initial_step` must be from 1 to 13"),
+        (["evaluate", "--pdebench", "FILE", "--initial_step", "14"], "`--initial_step` must be from 1 to 13"),
         (["evaluate", "--pdebench", "FILE", "--reduced_resolution", "99"], "reduced_resolution"),
     ],
 )

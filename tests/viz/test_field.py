@@ -227,3 +227,24 @@ def test_formats(plate, tmp_path, extension):
     path = plot_field(plate, "x", save=tmp_path / f"x.{extension}", size=(300, 300))
     assert path.stat().st_size > 1000
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_nodes_without_cells_are_not_seen(plate):
+    far = np.concatenate([plate.pos.numpy(), [[90.0, 40.0]]])
+    field = np.append(plate.point_data["x"].numpy(), 1e6)
+    mesh = Mesh.from_arrays(far, {"triangle": plate.cells["triangle"]}, point_data={"x": field})
+    plotter, whole = plot_field(mesh, "x", truth="x"), plot_field(plate, "x", truth="x")
+    assert texts(plotter)[0]["line0"] == texts(whole)[0]["line0"] == "min 0,  max 2"
+    np.testing.assert_allclose(limits_of(plotter), limits_of(whole))
+    assert plotter.window_size == whole.window_size
+    np.testing.assert_allclose(plotter.camera.focal_point[:2], whole.camera.focal_point[:2])
+    assert plotter.camera.parallel_scale == pytest.approx(whole.camera.parallel_scale)
+    plotter.close()
+    whole.close()
+
+
+def test_only_cells_that_are_drawn_are_counted(plate):
+    cells = {"vertex": [[0]], "line": [[0, 1], [1, 2]], "triangle": plate.cells["triangle"]}
+    plotter = plot_mesh(Mesh.from_arrays(plate.pos, cells))
+    assert f"{len(plate.cells['triangle'])} cells" in texts(plotter)[0]["line0"]
+    plotter.close()
