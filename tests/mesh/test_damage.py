@@ -1,5 +1,7 @@
 """Damaged files of every format: an error that says so, or a mesh that is sound. Nothing hangs, crashes or eats memory.
 
+A file that is cut short gives an error, or what stands before the cut: nothing that was not in the file.
+
 More of them: `FLARE_CONNECT_DAMAGE=100 python -m pytest tests/mesh/test_damage.py` (files of each format).
 """
 
@@ -7,6 +9,7 @@ import os
 import resource
 import time
 import warnings
+from contextlib import suppress
 
 import pytest
 from mesh.damage import damaged
@@ -16,6 +19,8 @@ from flare_connect.errors import MeshReadError
 from flare_connect.mesh import load_mesh
 
 EACH = int(os.environ.get("FLARE_CONNECT_DAMAGE", "10"))
+
+CUTS = (0.6, 0.8, 0.9, 0.97)  # where files are cut
 
 
 def peak_mib():
@@ -56,6 +61,32 @@ def test_damaged_files(title, tmp_path, capfd):
 def hash_of(title, seed):
     """Different damage to each format, the way of it in turn."""
     return sum(map(ord, title)) % 97 * 1000 + seed
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("title", SAMPLES)
+def test_cut_files_hold_nothing_else(title, tmp_path):
+    path, _ = SAMPLES[title](tmp_path)
+    intact = load_mesh(path)
+    parts = [file for file in tmp_path.rglob("*") if file.is_file()]
+    for i, part in enumerate(CUTS):
+        victim = max(parts, key=lambda file: file.stat().st_size) if i % 2 else parts[i // 2 % len(parts)]
+        sound = victim.read_bytes()
+        victim.write_bytes(sound[: int(len(sound) * part)])
+        with warnings.catch_warnings(), suppress(MeshReadError):
+            warnings.simplefilter("ignore")
+            assert strangers(intact, load_mesh(path)) <= 1  # the number that the cut goes through
+        victim.write_bytes(sound)
+
+
+def strangers(intact, found):
+    """Numbers of a mesh that are not those in the same place of the intact one."""
+    pairs = [(intact.pos, found.pos)]
+    pairs += [(intact.cells[kind], nodes) for kind, nodes in found.cells.items()]
+    pairs += [(intact.point_data[name], values) for name, values in found.point_data.items()]
+    for name, blocks in found.cell_data.items():
+        pairs += [(intact.cell_data[name][kind], values) for kind, values in blocks.items()]
+    return sum(int((whole[: len(part)] != part).sum()) for whole, part in pairs)
 
 
 def test_there_are_enough_of_them():

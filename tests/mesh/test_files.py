@@ -104,7 +104,11 @@ def test_format_without_fields_says_so(tmp_path):
 def test_every_kind_round_trips(kind, tmp_path):
     mesh = single(kind, dim=3 if CELL_KINDS[kind].dim == 3 else 2)
     mesh.save(tmp_path / "x.vtu")
-    same(mesh, load_mesh(tmp_path / "x.vtu"))
+    if kind == "vertex":
+        with pytest.raises(MeshReadError, match="holds cells of kind 'vertex' only; a point cloud has no mesh"):
+            load_mesh(tmp_path / "x.vtu")
+    else:
+        same(mesh, load_mesh(tmp_path / "x.vtu"))
     if kind in ("wedge15", "pyramid13"):
         with pytest.raises(MeshError, match=f"meshio cannot hold cells of kind {kind}"):
             mesh.to_meshio()
@@ -221,6 +225,15 @@ def test_bad_field_names_file_and_mend(tmp_path):
     with pytest.raises(MeshError, match=r"x\.vtu: field 'u' holds 1 NaN .*allow_nonfinite=True"):
         load_mesh(tmp_path / "x.vtu")
     assert load_mesh(tmp_path / "x.vtu", allow_nonfinite=True).num_nodes == 2
+
+
+def test_empty_sets_are_named_once(tmp_path):
+    mesh = grid("triangle", (1, 1))
+    mesh.sets = {"steel": NamedSet("cell", torch.arange(2)), "holes": NamedSet("cell", torch.arange(0))}
+    mesh.save(tmp_path / "x.vtu")
+    with pytest.warns(UserWarning, match=r"x\.vtu: nothing is in the sets 'holes'; Gmsh") as found:
+        assert list(load_mesh(tmp_path / "x.vtu").sets) == ["steel", "holes"]
+    assert len(found) == 1
 
 
 def test_failed_save_leaves_the_old_file(tmp_path):

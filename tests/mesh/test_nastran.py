@@ -90,7 +90,7 @@ def test_numbers_as_fortran_writes_them(tmp_path):
 
 def test_lines_that_go_on_in_another_form(tmp_path):
     mesh = single("tetra10")
-    text = cards_of(mesh).split("CTETRA")[0]
+    text = cards_of(mesh).split("CTETRA")[0].removeprefix("BEGIN BULK\n")
     first = card("CTETRA", [1, 1, 1, 2, 3, 4, 5, 6])
     assert read_nastran(deck(tmp_path, text + first + ",7,8,9,10\n")).cells["tetra10"].tolist() == [[*range(10)]]
     large = card("CTETRA", [1, 1, 1, 2, 3, 4, 5, 6], "large")
@@ -103,7 +103,7 @@ def test_missing_midside_nodes(tmp_path):
     text = cards_of(single("quad8", 2)).replace("ENDDATA\n", "")
     holes = card("CQUAD8", [2, 1, 1, 2, 3, 4, 5, "", 7]) + card("CQUAD8", [3, 1, 1, 2, 3, 4])
     with pytest.warns(UserWarning, match="1 elements lack some midside nodes and were read as linear ones"):
-        mesh = read_nastran(deck(tmp_path, text + holes))
+        mesh = read_nastran(deck(tmp_path, text + holes + "ENDDATA\n"))
     assert {kind: len(nodes) for kind, nodes in mesh.cells.items()} == {"quad8": 1, "quad": 2}
     assert mesh.sets["property_1"].ids.tolist() == [0, 1, 2]
 
@@ -137,7 +137,7 @@ def test_properties_by_name_and_constraints(tmp_path):
         "SPC1,7,123,1,THRU,3\nSPC1,7,123,4,99\nSPC,8,1,123,,2,123,\n"
         + card("SPC1", [9, 123456, *range(1, 5), *range(50, 80)])
     )  # fmt: skip
-    mesh = read_nastran(deck(tmp_path, comments + "BEGIN BULK\n" + SQUARE + elements + constraints))
+    mesh = read_nastran(deck(tmp_path, comments + "BEGIN BULK\n" + SQUARE + elements + constraints + "ENDDATA\n"))
     assert {name: (named.entity, named.ids.tolist()) for name, named in mesh.sets.items()} == {
         "skin": ("cell", [1]),
         "inner part": ("cell", [0, 2]),

@@ -82,8 +82,8 @@ def test_faces_of_all_sizes_and_their_fields(order, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("vertex 7", "vertex 99999999", "claims 99999999 of element 'vertex'"),
-        ("face 3", "face 9", "list index out of range|is cut off"),
+        ("vertex 7", "vertex 99999999", "is cut short: it announces 99999999 of element 'vertex'"),
+        ("face 3", "face 9", "is cut short: it announces 9 of element 'face'"),
         ("face 3", "face 0", "holds no cells"),
         ("3 0 2 3", "3 0 2 8", "a face names a point outside 0 to 6"),
         ("property float x", "property blob x", "header is not understood: 'property blob x'"),

@@ -16,7 +16,7 @@ import torch
 
 from flare_connect.mesh.cells import CELL_KINDS
 from flare_connect.mesh.files.assemble import assemble
-from flare_connect.mesh.files.failed import NO_CELLS, FailedError
+from flare_connect.mesh.files.failed import NO_CELLS, CutShortError, FailedError
 from flare_connect.mesh.files.hdf5 import dataset_array
 from flare_connect.mesh.files.sides import facet_set, facets_of, free_name
 from flare_connect.mesh.mesh import Mesh, NamedSet
@@ -259,7 +259,11 @@ def _variables(path: Path) -> Iterator[_Variables]:
     if magic[:3] == b"CDF":
         from scipy.io import netcdf_file
 
-        with netcdf_file(str(path), mmap=False) as data:
+        try:
+            data = netcdf_file(str(path), mmap=False)
+        except ValueError as error:  # an array is shorter than its shape says
+            raise CutShortError(f"ends before its arrays do ({error})") from error
+        with data:
             yield _Variables(data.variables, False)
     elif magic == b"\x89HDF":
         import h5py

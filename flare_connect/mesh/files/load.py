@@ -1,6 +1,7 @@
 """One function for every mesh file: `load_mesh`."""
 
 import importlib
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flare_connect.errors import MeshError, MeshReadError
-from flare_connect.mesh.files.failed import NO_CELLS, FailedError
+from flare_connect.mesh.files.failed import NO_CELLS, CutShortError, FailedError
 from flare_connect.mesh.mesh import Mesh
 
 Reader = Callable[..., Mesh]
@@ -46,7 +47,7 @@ FORMATS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ((".e", ".ex2", ".exo", ".exii", ".exodus", ".g", ".gen"), ("exodus", "vtk")),
     ((".cgns",), ("vtk", "meshio")),
     ((".msh",), ("gmsh", "meshio")),
-    ((".inp",), ("abaqus", "avs", "vtk")),
+    ((".inp",), ("abaqus", "avs")),  # VTK reads AVS-UCD too, and gives what is in memory for values that are missing
     ((".bdf", ".nas", ".fem"), ("nastran", "meshio")),
     ((".cdb",), ("cdb",)),
     ((".foam", ".openfoam"), ("openfoam",)),
@@ -95,12 +96,25 @@ def load_mesh(
     mesh = _read(path, _readers(path), step, allow_nonfinite)
     if not mesh.time_steps and step not in (0, -1):
         raise MeshReadError(f"{path} is no time series: there is no step {step}; leave `step` out")
+    if set(mesh.cells) == {"vertex"}:
+        raise MeshReadError(f"{path} holds cells of kind 'vertex' only; a point cloud has no mesh to work on")
+    _warn_of_empty_sets(mesh, path)
     if merge_duplicates:
         from flare_connect.mesh.defects import merge_duplicate_nodes  # it knows what a mesh is
 
         times, (mesh, _) = mesh.time_steps, merge_duplicate_nodes(mesh)
         mesh.time_steps = times
     return mesh
+
+
+def _warn_of_empty_sets(mesh: Mesh, path: Path) -> None:
+    names = [name for name, named in mesh.sets.items() if not len(named.ids)]
+    if names:
+        warnings.warn(
+            f"{path}: nothing is in the sets {', '.join(map(repr, names))}; Gmsh leaves them empty in format 2.2 with"
+            " Mesh.SaveAll, other programs where the cells of a set were not written",
+            stacklevel=3,
+        )
 
 
 def _readers(path: Path) -> tuple[str, ...]:
@@ -123,12 +137,14 @@ def _read(path: Path, names: tuple[str, ...], step: int, allow_nonfinite: bool) 
                 return reader(path, step, allow_nonfinite=allow_nonfinite)
         except MeshError as error:  # it was read, and no other reader would find another mesh in it
             raise MeshReadError(f"{path}: {error}") from error
+        except CutShortError as error:
+            raise MeshReadError(f"{path} is cut short: it {error}; copy or write it again") from error
         except Exception as error:
             reasons.append(f"{title}: {_reason(error)}")
             if len(reasons) == 1 and reasons[0].endswith(NO_CELLS):
                 break  # the format's best reader understood it: the others cannot know better
     if all(reason.endswith(NO_CELLS) for reason in reasons):
-        raise MeshReadError(f"{path} holds no cells; a point cloud has no mesh to work on")
+        raise MeshReadError(f"{path} holds no cells; it is cut short, or a point cloud, which has no mesh to work on")
     raise MeshReadError(f"{path} cannot be read. Tried {'; '.join(reasons)}")
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from flare_connect.mesh.files.assemble import assemble
-from flare_connect.mesh.files.failed import NO_CELLS, FailedError
+from flare_connect.mesh.files.failed import NO_CELLS, CutShortError, FailedError
 from flare_connect.mesh.files.polyhedra import cut_polygons
 from flare_connect.mesh.mesh import Mesh
 
@@ -27,7 +27,8 @@ def read_ply(path: Path, step: int = -1, *, allow_nonfinite: bool = False) -> Me
     """Reads points and faces with their scalar properties; polygons of more than four corners are cut into triangles.
 
     Raises:
-        FailedError: the file is no PLY file, is cut off or has no faces.
+        FailedError: the file is no PLY file or has no faces.
+        CutShortError: it ends before the points and faces that its header announces.
         MeshError: its arrays do not make a mesh.
     """
     data = path.read_bytes()
@@ -88,7 +89,7 @@ def _binary(data: bytes, place: int, elements: dict[str, tuple[int, list[Propert
             out[name] = {}
             continue
         # Nearly all files have faces of one size, and are read in one go; the first face says which.
-        row = _row(data, place, properties)
+        row = _row(data, place, name, properties)
         lists = [f"n{i}" for i, p in enumerate(properties) if p[2] is not None]
         if place + count * row.itemsize <= len(data):
             table = np.frombuffer(data, row, count, place)
@@ -97,12 +98,12 @@ def _binary(data: bytes, place: int, elements: dict[str, tuple[int, list[Propert
                 place += count * row.itemsize
                 continue
         if not lists or count > len(data):
-            raise FailedError(f"claims {count} of element {name!r} and has {len(data)} bytes in all")
-        out[name], place = _one_by_one(data, place, count, properties)
+            raise CutShortError(f"announces {count} of element {name!r} and has {len(data)} bytes in all")
+        out[name], place = _one_by_one(data, place, name, count, properties)
     return out
 
 
-def _row(data: bytes, place: int, properties: list[Property]) -> np.dtype[Any]:
+def _row(data: bytes, place: int, name: str, properties: list[Property]) -> np.dtype[Any]:
     """What the first row looks like: `v0`, `v1` … are the properties, `n0` … the lengths of those that are lists."""
     fields: list[Any] = []
     for i, (_, dtype, length) in enumerate(properties):
@@ -110,27 +111,35 @@ def _row(data: bytes, place: int, properties: list[Property]) -> np.dtype[Any]:
             fields.append((f"v{i}", dtype))
             continue
         at = place + np.dtype(fields).itemsize
-        size = int(np.frombuffer(data, length, 1, at)[0])
+        size = _length(data, at, name, length)
         if not 0 <= size * dtype.itemsize <= len(data):
             raise FailedError(f"a list claims {size} entries")
         fields += [(f"n{i}", length), (f"v{i}", dtype, (size,))]
     return np.dtype(fields)
 
 
-def _one_by_one(data: bytes, place: int, count: int, properties: list[Property]) -> tuple[dict[str, Any], int]:
+def _one_by_one(
+    data: bytes, place: int, name: str, count: int, properties: list[Property]
+) -> tuple[dict[str, Any], int]:
     found: list[list[Any]] = [[] for _ in properties]
     for _ in range(count):
         for (_, dtype, length), values in zip(properties, found, strict=True):
             size = 1
             if length is not None:
-                size = int(np.frombuffer(data, length, 1, place)[0])
+                size = _length(data, place, name, length)
                 place += length.itemsize
             if size < 0 or place + size * dtype.itemsize > len(data):
-                raise FailedError("is cut off")
+                raise CutShortError(f"announces {count} of element {name!r} and ends before the last")
             array = np.frombuffer(data, dtype, size, place)
             values.append(array if length is not None else array[0])
             place += size * dtype.itemsize
     return {p[0]: v if p[2] is not None else np.array(v) for p, v in zip(properties, found, strict=True)}, place
+
+
+def _length(data: bytes, place: int, name: str, dtype: np.dtype[Any]) -> int:
+    if place + dtype.itemsize > len(data):
+        raise CutShortError(f"ends before the last element {name!r} that it announces")
+    return int(np.frombuffer(data, dtype, 1, place)[0])
 
 
 def _text(data: bytes, elements: dict[str, tuple[int, list[Property]]]) -> dict[str, dict[str, Any]]:
@@ -138,9 +147,11 @@ def _text(data: bytes, elements: dict[str, tuple[int, list[Property]]]) -> dict[
     out: dict[str, dict[str, Any]] = {}
     for name, (count, properties) in elements.items():
         if count > len(words):
-            raise FailedError(f"claims {count} of element {name!r} in {len(words)} numbers")
+            raise CutShortError(f"announces {count} of element {name!r} and has {len(words)} numbers in all")
         width = len(properties)
         if all(length is None for _, _, length in properties):
+            if place + count * width > len(words):
+                raise CutShortError(f"announces {count} of element {name!r} and ends before the last")
             table = np.array(words[place : place + count * width], dtype=float).reshape(count, width)
             out[name] = {p[0]: table[:, i].astype(p[1]) for i, p in enumerate(properties)}
             place += count * width
@@ -148,10 +159,10 @@ def _text(data: bytes, elements: dict[str, tuple[int, list[Property]]]) -> dict[
         found: list[list[Any]] = [[] for _ in properties]
         for _ in range(count):
             for (_, _, length), values in zip(properties, found, strict=True):
-                size = int(words[place]) if length is not None else 1
+                size = 1 if length is None or place >= len(words) else int(words[place])
                 place += length is not None
                 if size < 0 or place + size > len(words):
-                    raise FailedError("is cut off")
+                    raise CutShortError(f"announces {count} of element {name!r} and ends before the last")
                 values.append(words[place : place + size] if length is not None else words[place])
                 place += size
         out[name] = {

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from flare_connect.errors import MeshError
+from flare_connect.mesh.files.med import med_order
 from flare_connect.mesh.files.quiet import quiet
 from flare_connect.mesh.files.via_meshio import to_meshio
 from flare_connect.mesh.files.vtk.to_vtk import polydata, to_pyvista
@@ -103,6 +104,9 @@ def _meshio_writer(mesh: Mesh, file_format: str) -> Callable[[Path], list[str]]:
     lost = ["units"] * bool(mesh.units) + ["periodic_pairs"] * (mesh.periodic_pairs is not None)
     lost += [f"global {n!r}" for n in mesh.global_data]
     m.field_data = {}  # some writers would take them for the names of groups
+    if file_format == "med":  # meshio writes the nodes as they come
+        for block in m.cells:
+            block.data = block.data[:, med_order(block.type) or slice(None)]
     if file_format not in _KEEPS_FIELDS:
         lost += [f"field {n!r}" for n in (*m.point_data, *m.cell_data)]
         m.point_data, m.cell_data = {}, {}

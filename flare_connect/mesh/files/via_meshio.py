@@ -13,7 +13,9 @@ from flare_connect.errors import MeshError
 from flare_connect.mesh.cells import CELL_KINDS
 from flare_connect.mesh.files.assemble import as_array, assemble, decoded, fields, flat, numeric, points3d
 from flare_connect.mesh.files.failed import NO_CELLS, FailedError
+from flare_connect.mesh.files.med import families_read, groups, upright
 from flare_connect.mesh.files.quiet import quiet
+from flare_connect.mesh.files.su2 import check_su2
 from flare_connect.mesh.files.time_limit import TooLongError, time_limit
 from flare_connect.mesh.mesh import Mesh, NamedSet
 
@@ -25,14 +27,17 @@ def read_meshio(path: Path, step: int = -1, *, allow_nonfinite: bool = False, fi
 
     Raises:
         FailedError: meshio cannot read it, or finds no cells.
+        CutShortError: it ends before what it announces.
         MeshError: its arrays do not make a mesh.
     """
     import meshio
 
+    if path.suffix.lower() == ".su2":
+        check_su2(path)
     size = path.stat().st_size
     with quiet(), redirect_stderr(StringIO()) as text, redirect_stdout(text):
         try:
-            with time_limit(_SECONDS + size / _BYTES_A_SECOND):
+            with time_limit(_SECONDS + size / _BYTES_A_SECOND), families_read():
                 m = meshio.read(path, file_format=file_format)
         except SystemExit as error:  # it prints what is wrong, then ends the program
             said = text.getvalue().strip().removeprefix("Error:")
@@ -47,7 +52,8 @@ def read_meshio(path: Path, step: int = -1, *, allow_nonfinite: bool = False, fi
 def from_meshio(m: Any, *, allow_nonfinite: bool = False) -> Mesh:
     """Builds a mesh from a `meshio.Mesh`; blocks of one kind are merged.
 
-    Point sets, cell sets and gmsh's physical groups become sets; names such as `Nodal%20Stress` are decoded.
+    Point sets, cell sets, gmsh's physical groups and MED's groups become sets; names such as `Nodal%20Stress` are
+    decoded.
 
     Args:
         m: a `meshio.Mesh`.
@@ -64,6 +70,8 @@ def from_meshio(m: Any, *, allow_nonfinite: bool = False) -> Mesh:
         places.append((block.type, start, len(nodes)))
         blocks.setdefault(block.type, []).append(nodes)
     cells = {kind: np.concatenate(parts) for kind, parts in blocks.items()}
+    if hasattr(m, "cell_tags"):  # which meshio gives to the meshes of MED files
+        cells = upright(np.asarray(m.points, dtype=float), cells)
     cell_data: dict[str, dict[str, np.ndarray]] = {}
     for name, per_block in m.cell_data.items():
         parts_of: dict[str, list[np.ndarray]] = {}
@@ -97,6 +105,8 @@ def from_meshio(m: Any, *, allow_nonfinite: bool = False) -> Mesh:
         elif array.dtype.kind in "fiub":
             global_data[name] = array.reshape(-1)
     point_data = numeric(m.point_data)
+    if hasattr(m, "cell_tags"):
+        sets |= groups(cells, point_data, cell_data, m.point_tags, m.cell_tags)
     point_data.pop("gmsh:dim_tags", None)
     return assemble(
         np.asarray(m.points),

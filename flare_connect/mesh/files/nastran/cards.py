@@ -1,6 +1,7 @@
 """The cards of a Nastran deck: small, large and free fields, continued lines, included files."""
 
 import re
+import warnings
 from pathlib import Path
 
 from flare_connect.mesh.files.failed import FailedError
@@ -22,6 +23,9 @@ def bulk(path: Path) -> tuple[bytes, bytes]:
     begin, end = _BEGIN.search(text), _END.search(text)
     start = begin.end() if begin and (not end or begin.end() < end.start()) else 0
     end = _END.search(text, start)
+    # a deck may leave it out, and one that others include does; but then its last line has an end
+    if end is None and (begin or not path.read_bytes().endswith((b"\n", b"\r"))):
+        warnings.warn(f"{path} has no ENDDATA; if the file is cut short, cards are missing", stacklevel=5)
     return text, text[start : end.start() if end else len(text)]
 
 
