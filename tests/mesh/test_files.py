@@ -247,6 +247,24 @@ def test_failed_save_leaves_the_old_file(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("extension", [".vtu", ".vtp"])
+@pytest.mark.parametrize("kept", [0.0, 0.6])
+def test_what_vtk_broke_off_is_an_error(extension, kept, tmp_path, monkeypatch):
+    """On a full disk it says nothing."""
+    mesh, path = grid("triangle", (2, 2)), tmp_path / f"mesh{extension}"
+    mesh.save(path)
+    before = path.read_bytes()
+
+    def broken(self, to, *args, **options):
+        to.write_bytes(before[: int(kept * len(before))])
+
+    monkeypatch.setattr(pyvista.DataSet, "save", broken)
+    with pytest.raises(MeshError, match="the writer broke off, perhaps since the disk is full"):
+        mesh.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
 def test_real_bracket(shared_data):
     start = time.perf_counter()
     mesh = load_mesh(shared_data / "bracket_fea.vtu")

@@ -56,7 +56,7 @@ def save(mesh: Mesh, path: str | Path) -> None:
     The file is written beside its place and moved there in one step. What the format cannot hold is named in a warning.
 
     Raises:
-        MeshError: the extension is not known, or the format cannot hold these cells.
+        MeshError: the extension is not known, the format cannot hold these cells, or the disk is full.
     """
     path = Path(path)
     extension = path.suffix.lower()
@@ -74,10 +74,22 @@ def save(mesh: Mesh, path: str | Path) -> None:
         written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
         if not written or written[-1].name != path.name:
             raise MeshError(f"cannot write {path.name!r}: the writer left no file")
+        if not _is_whole(written[-1]):
+            raise MeshError(f"cannot write {path.name!r}: the writer broke off, perhaps since the disk is full")
         for file in written:
             os.replace(file, path.parent / file.name)
     if lost:
         warnings.warn(f"{path.name!r} cannot hold {', '.join(lost)}; a .vtu file can", stacklevel=3)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file ends as it should: VTK says nothing where it could not write on."""
+    size = file.stat().st_size
+    if file.suffix.lower() not in (".vtu", ".vtp"):
+        return size > 0
+    with file.open("rb") as data:
+        data.seek(max(size - 64, 0))
+        return b"</VTKFile>" in data.read()
 
 
 def _writer(mesh: Mesh, name: str, extension: str) -> Callable[[Path], list[str] | None]:
