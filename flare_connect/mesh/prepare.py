@@ -69,14 +69,9 @@ def prepare_meshes(
             yield _keep(load_mesh(path), fields, global_fields, units or {}, path)
 
     try:
+        made_of = {"files": [path.name for path in paths], "fields": list(fields)}
         write_store(
-            out,
-            read(),
-            splits=chosen,
-            generator="prepare_meshes",
-            generator_version=1,
-            seed=seed,
-            parameters={"files": [path.name for path in paths], "fields": list(fields)},
+            out, read(), splits=chosen, generator="prepare_meshes", generator_version=1, seed=seed, parameters=made_of
         )
     except StoreError as error:
         if not str(error).startswith("sample "):

@@ -28,7 +28,7 @@ from .boundary import (
     role_nodes,
     tensor_of,
 )
-from .config import FlareConnectConfig
+from .config import Architecture, FlareConnectConfig
 from .twins import closed_edges, first_twins, pairs_of
 
 # Neighbours on the boundary whose normals are blended; the farthest one has weight zero, so that ties do not matter.
@@ -119,15 +119,18 @@ def build_graph(
         graph.edge_index, graph.edge_attr = _edges(mesh, flags.any(1), half_size, config.closed)
     if config.closed and (pairs := pairs_of(mesh)) is not None:
         graph.twin_index = first_twins(pairs, mesh.num_nodes)
-    arch = config.architecture
-    if arch.anchors != "none":
-        options: dict[str, Any] = {"kind": arch.anchors, "scales": arch.anchor_scales}
-        kept = partial(cache, anchor_costs) if cache else anchor_costs
-        graph.cost = kept(mesh, arch.num_latents, **options)[1]
+    if config.architecture.anchors != "none":
+        graph.cost = _costs(mesh, config.architecture, cache)
     if with_targets:
         graph.y = torch.cat([_columns(mesh.point_data[name]) for name in config.outputs], dim=1).float()
     copy_to_unused(mesh, *(graph[name] for name in ("x", "y") if name in graph))
     return graph
+
+
+def _costs(mesh: Mesh, arch: Architecture, cache: MeshCache | None) -> Float[Tensor, "N S M"]:
+    options: dict[str, Any] = {"kind": arch.anchors, "scales": arch.anchor_scales}
+    kept = partial(cache, anchor_costs) if cache else anchor_costs
+    return kept(mesh, arch.num_latents, **options)[1]
 
 
 def copy_to_unused(mesh: Mesh, *values: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Meshes to and from meshio, which is imported on first use."""
 
 from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,10 @@ def read_meshio(path: Path, step: int = -1, *, allow_nonfinite: bool = False, fi
     if path.suffix.lower() == ".su2":
         check_su2(path)
     size = path.stat().st_size
+    reading = families_read() if path.suffix.lower() == ".med" else nullcontext()
     with quiet(), redirect_stderr(StringIO()) as text, redirect_stdout(text):
         try:
-            with time_limit(_SECONDS + size / _BYTES_A_SECOND), families_read():
+            with time_limit(_SECONDS + size / _BYTES_A_SECOND), reading:
                 m = meshio.read(path, file_format=file_format)
         except SystemExit as error:  # it prints what is wrong, then ends the program
             said = text.getvalue().strip().removeprefix("Error:")
