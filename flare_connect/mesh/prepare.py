@@ -60,12 +60,11 @@ def prepare_meshes(
         _random_split(len(paths), val_fraction, test_fraction, seed) if splits is None else _named_split(paths, splits)
     )
 
-    count = 0
+    begun: list[Path] = []
 
     def read() -> Iterator[Mesh]:
-        nonlocal count
         for path in tqdm(paths, desc="meshes", unit="mesh", disable=not progress):
-            count += 1
+            begun.append(path)
             yield _keep(load_mesh(path), fields, global_fields, units or {}, path)
 
     try:
@@ -76,8 +75,7 @@ def prepare_meshes(
     except StoreError as error:
         if not str(error).startswith("sample "):
             raise
-        # The store knows numbers, whoever called this knows names.
-        raise StoreError(f"{paths[count - 1]}: {error}; sample 0 is {paths[0].name}") from error
+        raise StoreError(f"{begun[-1]}: {error}; sample 0 is {paths[0].name}") from error
     return out
 
 

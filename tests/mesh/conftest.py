@@ -30,3 +30,13 @@ def rich_mesh():
         units={"temperature": "K"},
         periodic_pairs=[[0, 3], [2, 5]],
     )
+
+
+@pytest.fixture
+def gmsh():
+    """Gmsh, started and silent."""
+    module = pytest.importorskip("gmsh")
+    module.initialize(interruptible=False)
+    module.option.setNumber("General.Terminal", 0)
+    yield module
+    module.finalize()

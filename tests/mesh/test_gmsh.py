@@ -41,15 +41,6 @@ $EndElements
 """
 
 
-@pytest.fixture
-def gmsh():
-    module = pytest.importorskip("gmsh")
-    module.initialize(interruptible=False)
-    module.option.setNumber("General.Terminal", 0)
-    yield module
-    module.finalize()
-
-
 def written(gmsh, path, version, binary):
     gmsh.option.setNumber("Mesh.MshFileVersion", version)
     gmsh.option.setNumber("Mesh.Binary", binary)

@@ -11,15 +11,6 @@ SOLIDS = [kind for kind, known in CELL_KINDS.items() if known.dim == 3]
 GMSH = {"tetra": 4, "hexahedron": 5, "wedge": 6, "pyramid": 7, "triangle": 2, "quad": 3}
 
 
-@pytest.fixture
-def gmsh():
-    module = pytest.importorskip("gmsh")
-    module.initialize(interruptible=False)
-    module.option.setNumber("General.Terminal", 0)
-    yield module
-    module.finalize()
-
-
 @pytest.mark.parametrize("kind", GMSH)
 def test_gmsh_cells_are_upright(kind, gmsh, tmp_path):
     mesh = single(kind)

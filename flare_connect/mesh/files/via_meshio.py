@@ -73,14 +73,7 @@ def from_meshio(m: Any, *, allow_nonfinite: bool = False) -> Mesh:
     cells = {kind: np.concatenate(parts) for kind, parts in blocks.items()}
     if hasattr(m, "cell_tags"):  # which meshio gives to the meshes of MED files
         cells = upright(np.asarray(m.points, dtype=float), cells)
-    cell_data: dict[str, dict[str, np.ndarray]] = {}
-    for name, per_block in m.cell_data.items():
-        parts_of: dict[str, list[np.ndarray]] = {}
-        for (kind, _, count), values in zip(places, per_block, strict=True):
-            parts_of.setdefault(kind, []).append(flat(np.asarray(values)) if count else np.asarray(values))
-        joined = {kind: np.concatenate([p for p in parts if len(p)] or parts) for kind, parts in parts_of.items()}
-        if all(values.dtype.kind in "fiub" for values in joined.values()):
-            cell_data[decoded(name, cell_data)] = joined
+    cell_data = _cell_fields(m, places)
     offsets = dict(zip(cells, np.cumsum([0, *(len(c) for c in cells.values())]).tolist(), strict=False))
     sets: dict[str, NamedSet] = {}
     for name, ids in (m.point_sets or {}).items():
@@ -118,6 +111,19 @@ def from_meshio(m: Any, *, allow_nonfinite: bool = False) -> Mesh:
         sets=sets,
         allow_nonfinite=allow_nonfinite,
     )
+
+
+def _cell_fields(m: Any, places: list[tuple[str, int, int]]) -> dict[str, dict[str, np.ndarray]]:
+    """Fields on cells, blocks of one kind joined; what holds no numbers is left out."""
+    cell_data: dict[str, dict[str, np.ndarray]] = {}
+    for name, per_block in m.cell_data.items():
+        parts_of: dict[str, list[np.ndarray]] = {}
+        for (kind, _, count), values in zip(places, per_block, strict=True):
+            parts_of.setdefault(kind, []).append(flat(np.asarray(values)) if count else np.asarray(values))
+        joined = {kind: np.concatenate([p for p in parts if len(p)] or parts) for kind, parts in parts_of.items()}
+        if all(values.dtype.kind in "fiub" for values in joined.values()):
+            cell_data[decoded(name, cell_data)] = joined
+    return cell_data
 
 
 def to_meshio(mesh: Mesh) -> Any:
