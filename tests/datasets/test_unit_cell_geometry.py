@@ -7,8 +7,9 @@ from scipy.spatial import KDTree
 
 from flare_connect.errors import ConfigError, MeshError
 from flare_datasets.unit_cells import Hole, UnitCellConfig, draw_holes, mesh_cell
-from flare_datasets.unit_cells.geometry import crosses, gap, self_gap
-from flare_datasets.unit_cells.meshing import num_components
+from flare_datasets.unit_cells.geometry import FineSpot, crosses, gap, self_gap
+from flare_datasets.unit_cells.layouts import draw_spots
+from flare_datasets.unit_cells.meshing import CellMesh, num_components
 
 CONFIG = UnitCellConfig(porosity=(0.1, 0.3), num_nodes=1_000)
 
@@ -167,15 +168,20 @@ def test_settings_from_json_are_the_same():
     assert UnitCellConfig(**CONFIG.parameters()) == CONFIG
 
 
+def edges_of(mesh: CellMesh) -> tuple[np.ndarray, np.ndarray]:
+    """Middles and lengths of a mesh's edges, those inside twice."""
+    edges = np.concatenate([mesh.triangles[:, [i, (i + 1) % 3]] for i in range(3)])
+    return mesh.pos[edges].mean(axis=1), np.linalg.norm(mesh.pos[edges[:, 0]] - mesh.pos[edges[:, 1]], axis=1)
+
+
 @pytest.mark.parametrize(("grading", "reach"), [(1.0, 0.1), (0.5, 0.1), (0.2, 0.1), (0.2, 0.4)])
 def test_edges_grow_away_from_holes_as_far_as_told(grading, reach):
     """Beside one hole in the middle, wide enough that nothing else limits them; everywhere alike with 1."""
     hole = Hole("circle", 0.5, 0.5, 0.12, 0.12, 0.0)
     mesh = mesh_cell([hole], 3_000, grading, reach)
     assert abs(len(mesh.pos) / 3_000 - 1) < 0.15
-    edges = np.concatenate([mesh.triangles[:, [i, (i + 1) % 3]] for i in range(3)])
-    length = np.linalg.norm(mesh.pos[edges[:, 0]] - mesh.pos[edges[:, 1]], axis=1)
-    distance = hole.periodic_distance(mesh.pos[edges].mean(axis=1))
+    middle, length = edges_of(mesh)
+    distance = hole.periodic_distance(middle)
 
     def at(place):
         return np.median(length[abs(distance - place) < 0.02])
@@ -198,3 +204,36 @@ def test_grading_is_drawn_evenly_in_its_logarithm_and_not_at_all_where_there_is_
     assert "grading" not in CONFIG.parameters()  # files from before there was a choice are still known
     with pytest.raises(ConfigError, match="`grading`"):
         dataclasses.replace(CONFIG, grading=(0.05, 1.0))
+
+
+def test_edges_are_shorter_at_fine_spots_also_across_the_sides():
+    hole, spot = Hole("circle", 0.5, 0.5, 0.12, 0.12, 0.0), FineSpot(0.98, 0.02, least=0.3, reach=0.1)
+    mesh = mesh_cell([hole], 4_000, 1.0, 0.1, [spot])
+    middle, length = edges_of(mesh)
+    away = middle - (spot.x, spot.y)
+    distance = np.linalg.norm(away - np.round(away), axis=1)
+    far = np.median(length[distance > 0.25])
+    wanted = 1 - 0.7 * np.exp(-((distance / 0.1) ** 2))
+    for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        near = np.linalg.norm(middle - corner, axis=1) < 0.06
+        assert np.median(wanted[near]) < 0.6
+        assert np.median(length[near] / wanted[near]) == pytest.approx(far, rel=0.2)
+
+
+def test_fine_spots_are_drawn_anywhere_as_often_as_told():
+    rng, same = np.random.default_rng(0), np.random.default_rng(0)
+    assert draw_spots(CONFIG, rng) == []
+    assert rng.random() == same.random()
+    config = dataclasses.replace(CONFIG, grading=(0.2, 1.0), fine_spots=(0, 2))
+    drawn = [draw_spots(config, rng) for _ in range(300)]
+    counts = np.bincount([len(spots) for spots in drawn])
+    assert len(counts) == 3
+    assert counts.min() > 70
+    every = [spot for spots in drawn for spot in spots]
+    quarters = np.histogram2d([s.x for s in every], [s.y for s in every], bins=2, range=((0, 1), (0, 1)))[0]
+    assert quarters.min() > 50
+    assert min(s.least for s in every) < 0.25 < 0.8 < max(s.least for s in every)
+    assert len({s.least for s in every}) == len(every)
+    assert "fine_spots" not in CONFIG.parameters()
+    with pytest.raises(ConfigError, match="`fine_spots`"):
+        dataclasses.replace(CONFIG, fine_spots=(2, 1))

@@ -58,19 +58,22 @@ class UnitCellConfig(SplitConfig):
         grading: (least, most) edge length at holes over that away from them, drawn evenly in its logarithm; 1 for edges
             that are the same everywhere.
         grading_reach: (least, most) distance from a hole over which edges grow, in cell sides, drawn likewise.
+        fine_spots: (least, most) places, drawn anywhere in the cell, around which edges are shorter besides; how much
+            and how far is drawn as it is for holes.
 
     Raises:
         ConfigError: a value is out of range, or holes of the least porosity do not fit into the cell.
 
     Good values: the defaults; `num_nodes=5_000` for smooth stress around thin ligaments, `(1_000, 4_000)` to train over
-    mesh sizes; `porosity` up to 0.4 with up to 12 holes; `min_gap` 0.01 or more at 1,000 nodes. `grading` of (0.15, 1)
-    and `grading_reach` of (0.03, 0.4) for a model that is to read meshes from elsewhere: where all meshes are graded
-    alike, their elements tell where stress is high, and on others that is wrong.
+    mesh sizes; `porosity` up to 0.4 with up to 12 holes; `min_gap` 0.01 or more at 1,000 nodes. `grading` of (0.15, 1),
+    `grading_reach` of (0.03, 0.4) and `fine_spots` of (0, 3) for a model that is to read meshes from elsewhere: where
+    all meshes are graded alike, their elements tell where stress is high, and on others that is wrong.
     """
 
     splits = SPLITS
     added = frozenset(
         {"num_contact", "num_thin", "thin_holes", "geometry_nodes", "log_nodes", "grading", "grading_reach"}
+        | {"fine_spots"}
     )
 
     num_train: int = 1_000
@@ -98,6 +101,7 @@ class UnitCellConfig(SplitConfig):
     log_nodes: bool = False
     grading: tuple[float, float] = (0.5, 0.5)
     grading_reach: tuple[float, float] = (0.1, 0.1)
+    fine_spots: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,6 +142,7 @@ class UnitCellConfig(SplitConfig):
         check_range("close_gap", self.close_gap, self.min_gap, 0.2, low_name="`min_gap`")
         check_range("grading", self.grading, 0.1, 1.0)
         check_range("grading_reach", self.grading_reach, 0.02, 0.5)
+        check_range("fine_spots", self.fine_spots, 0, 16, integer=True)
         per_side = math.ceil(math.sqrt(self.thin_holes[1]))
         if self.num_thin and self.close_gap[1] > 0.25 / per_side:
             raise ConfigError(

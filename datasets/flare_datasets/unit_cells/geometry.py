@@ -263,3 +263,25 @@ def _ellipse_distance(x: Array, y: Array, a: float, b: float) -> Array:
         tx, ty = tx / norm, ty / norm
     sign = np.where((x / a) ** 2 + (y / b) ** 2 < 1.0, -1.0, 1.0)
     return sign * np.hypot(x - a * tx, y - b * ty)
+
+
+@dataclass(frozen=True)
+class FineSpot:
+    """A place in the cell around which edges are shorter, whether a hole is near or not.
+
+    Attributes:
+        x, y: its centre, in the cell.
+        least: edge length there over that away from it.
+        reach: distance over which edges grow, in cell sides.
+    """
+
+    x: float
+    y: float
+    least: float
+    reach: float
+
+    def shape(self, points: Array) -> Array:
+        """Edge length at `points [P, 2]` over that away from it `[P]`; the cell repeats, so the spot does."""
+        away = points - (self.x, self.y)
+        squared = ((away - np.round(away)) ** 2).sum(axis=1)
+        return 1.0 - (1.0 - self.least) * np.exp(-squared / self.reach**2)

@@ -9,7 +9,7 @@ import numpy as np
 
 from flare_connect.errors import MeshError
 from flare_datasets.unit_cells.config import UnitCellConfig
-from flare_datasets.unit_cells.geometry import Hole, clears_sides, draw_holes, draw_shapes, keeps_gap, place
+from flare_datasets.unit_cells.geometry import FineSpot, Hole, clears_sides, draw_holes, draw_shapes, keeps_gap, place
 
 _NUM_LAYOUTS = 40
 _NUM_NUDGES = 4
@@ -102,3 +102,10 @@ def _grow(hole: Hole, others: list[Hole], target: float, spacing: float) -> Hole
             largest = hole
         hole = replace(hole, a=_GROWTH * hole.a, b=_GROWTH * hole.b)
     return largest
+
+
+def draw_spots(config: UnitCellConfig, rng: np.random.Generator) -> list[FineSpot]:
+    """Where edges of a mesh are shorter, whatever the holes; nothing is drawn where there is to be no such place."""
+    least, most = config.fine_spots
+    count = int(rng.integers(least, most + 1)) if most else 0
+    return [FineSpot(float(rng.random()), float(rng.random()), *config.draw_grading(rng)) for _ in range(count)]

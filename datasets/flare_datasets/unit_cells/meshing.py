@@ -22,7 +22,7 @@ from flare_datasets.meshing import (
     start_gmsh,
     turn_counterclockwise,
 )
-from flare_datasets.unit_cells.geometry import Hole
+from flare_datasets.unit_cells.geometry import FineSpot, Hole
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class CellMesh:
     sides: Ids
 
 
-def mesh_cell(holes: Sequence[Hole], num_nodes: int, grading: float = 0.5, reach: float = 0.1) -> CellMesh:
+def mesh_cell(
+    holes: Sequence[Hole], num_nodes: int, grading: float = 0.5, reach: float = 0.1, spots: Sequence[FineSpot] = ()
+) -> CellMesh:
     """Mesh the cell without `holes` with about `num_nodes` vertices; the same input gives the same bits.
 
     Edges are shorter at holes than away from them, a third of the solid between two holes, and 0.6 of the least
@@ -51,6 +53,7 @@ def mesh_cell(holes: Sequence[Hole], num_nodes: int, grading: float = 0.5, reach
         num_nodes: vertices aimed at, met within 15 % (typically 5 %).
         grading: edge length at holes over that away from them.
         reach: distance from a hole over which edges grow, in cell sides.
+        spots: where edges are shorter besides.
 
     Raises:
         MeshError: gmsh made no usable mesh: opposite sides differ, the count is missed, or the solid is in pieces.
@@ -61,7 +64,7 @@ def mesh_cell(holes: Sequence[Hole], num_nodes: int, grading: float = 0.5, reach
     gmsh.model.add("cell")
     try:
         side_curves, hole_curves = _build(gmsh, holes)
-        wanted = edge_length(holes, num_nodes, grading, reach)
+        wanted = edge_length(holes, num_nodes, grading, reach, spots)
         mesh = mesh_to_count(gmsh, wanted, lambda: _read(gmsh, side_curves, hole_curves))
     finally:
         gmsh.clear()
@@ -82,7 +85,9 @@ def num_components(mesh: CellMesh) -> int:
     return int(connected_components(graph, directed=False)[0])
 
 
-def edge_length(holes: Sequence[Hole], num_nodes: int, grading: float = 0.5, reach: float = 0.1) -> EdgeLength:
+def edge_length(
+    holes: Sequence[Hole], num_nodes: int, grading: float = 0.5, reach: float = 0.1, spots: Sequence[FineSpot] = ()
+) -> EdgeLength:
     """Wanted edge length, see `mesh_cell`."""
     grid = grid_points()
     # Two nearest holes of each point; their distances add up to the solid between them, also a little way inside.
@@ -93,8 +98,11 @@ def edge_length(holes: Sequence[Hole], num_nodes: int, grading: float = 0.5, rea
         second = np.minimum(second, np.maximum(first, distance))
         first = np.minimum(first, distance)
         limit = np.minimum(limit, 0.6 * hole.min_radius + 0.3 * np.maximum(distance, 0.0))
+    shape = np.clip(grading + (1.0 - grading) / reach * first, grading, 1.0)
+    for spot in spots:
+        shape = shape * spot.shape(grid)
     return EdgeLength(
-        shape=np.clip(grading + (1.0 - grading) / reach * first, grading, 1.0),
+        shape=shape,
         limit=np.maximum(np.minimum(limit, (first + second) / 3.0), 5e-4),
         solid=first > 0.0,
         perimeter=4.0 + sum(2.0 * math.pi * math.sqrt(0.5 * (h.a**2 + h.b**2)) for h in holes),

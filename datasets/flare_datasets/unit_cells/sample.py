@@ -9,7 +9,7 @@ import numpy as np
 from flare_datasets.generation import as_mesh
 from flare_datasets.unit_cells.config import UnitCellConfig
 from flare_datasets.unit_cells.elasticity import solve
-from flare_datasets.unit_cells.layouts import draw_layout
+from flare_datasets.unit_cells.layouts import draw_layout, draw_spots
 from flare_datasets.unit_cells.meshing import mesh_cell
 from flare_datasets.workers import Drawn, draw_with_retries
 
@@ -65,7 +65,7 @@ def _attempt(config: UnitCellConfig, index: int, attempt: int) -> dict[str, Any]
     direction /= np.linalg.norm(direction)
     strain = config.strain_amplitude * direction * [1.0, 1.0, np.sqrt(0.5)]
 
-    mesh = mesh_cell(holes, num_nodes, *config.draw_grading(rng))
+    mesh = mesh_cell(holes, num_nodes, *config.draw_grading(rng), draw_spots(config, rng))
     solution = solve(mesh.pos, mesh.triangles, mesh.periodic_pairs, strain, config.youngs_modulus, config.poisson_ratio)
     point_data = {
         "displacement": solution.displacement,

@@ -122,10 +122,11 @@ SETS = {
         StudySet(
             name="graded", kind="unit_cells", output="stress", measured="von_mises", conditions=("macro_strain",),
             directional=("macro_strain",), boundary={"holes": "free"}, harmonic="macro_strain",
-            options={"log_nodes": True, "grading": (0.12, 1.0), "grading_reach": (0.03, 0.4)}, nodes=(1_000, 40_000),
+            options={"log_nodes": True, "grading": (0.12, 1.0), "grading_reach": (0.03, 0.4), "fine_spots": (0, 3)},
+            nodes=(1_000, 40_000),
             loads=("macro_strain",), splits={"test": "id"},
             counts={"num_train": 2_000, "num_val": 50, "num_test": 50, "num_shift": 0},
-            models=("ours", "no differences", "FLARE"),
+            models=("ours", "no differences", "FLARE", "geoflare"),
         ),
     )
 }  # fmt: skip
