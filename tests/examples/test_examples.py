@@ -263,7 +263,7 @@ def test_fields_are_carried_between_meshes_on_their_side_of_a_crack(study):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plates", "heat", "cells"])
+@pytest.mark.parametrize("name", ["plates", "cells"])
 def test_study_of_resolution(repository, study, tmp_path, name):
     """The same geometry at three sizes; a second call makes nothing again, other weights do."""
     pytest.importorskip("gmsh", reason="the extra `generate` is not installed")

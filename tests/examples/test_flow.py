@@ -277,10 +277,12 @@ def test_the_table_has_means_over_seeds_along_the_way(study, tmp_path):
               "command": "python run.py"}  # fmt: skip
     rows = [
         common | {"model": "ours", "split": "id", "seed": seed, "nrmse": 0.1 + 0.02 * seed, "params": 1000, "steps": 5,
-                  "rollout_ms": 2.0, "nrmse_per_step": [0.01 * (seed + 1), 0.2, 0.3, 0.4], "seconds": 60.0}
+                  "nrmse_per_step": [0.01 * (seed + 1), 0.2, 0.3, 0.4], "nrmse_per_mesh": [0.2, 1.5 - seed],
+                  "train_nrmse": 0.1, "seconds": 60.0}
         for seed in (0, 1)
     ]  # fmt: skip
-    still = {"split": "id", "seed": 0, "nrmse": 0.5, "nrmse_per_step": [0.5] * 4, "seconds": 0.0, "steps": 0}
+    still = {"split": "id", "seed": 0, "nrmse": 0.5, "nrmse_per_step": [0.5] * 4, "nrmse_per_mesh": [0.5, 0.5],
+             "seconds": 0.0, "steps": 0}  # fmt: skip
     rows += [
         common | still | {"model": "persistence"}, rows[0] | {"seconds": 20.0, "nrmse": 0.01},
         rows[0] | {"learning_rate": 2e-3, "val_nrmse": 0.2, "nrmse": 0.02},
@@ -290,8 +292,8 @@ def test_the_table_has_means_over_seeds_along_the_way(study, tmp_path):
     means = "0.110 ± 0.014 | 0.0150 ± 0.0071 | 0.200 ± 0.000 | 0.400 ± 0.000"
     nothing = "– | – | – | –"
     assert lines == [
-        f"| ours | 1,000 | 5 | 7.0 | 2.0 | {means} |",
-        f"| persistence | {nothing} | 0.500 | 0.500 | 0.500 | 0.500 |",
+        f"| persistence | {nothing} | 0.500 | 0.500 | 0.500 | 0.500 | 0 of 2 |",
+        f"| ours | 1,000 | 5 | 7.0 | 0.100 ± 0.000 | {means} | 1 of 4 |",
     ]
     (tmp_path / "flow.json").write_text(json.dumps(rows))
     study["report"].write(tmp_path, tmp_path)

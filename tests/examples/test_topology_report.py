@@ -118,6 +118,10 @@ def test_the_longest_training_counts_and_times_are_not_mixed(study):
         "--harmonic without --learning_rate 0.002",
     ]
     assert errors(study, [r for r in rows if r["seconds"] == 60.0], ["id"])["ours"] == ["0.200 ± 0.000"]
+    # Where none was tried, each learning rate takes a call.
+    rows = [row("ours", rel_l2=0.2), row("FLARE", rel_l2=0.3, rate=0.008)]
+    calls = [line for line in tables.caption(tables.trained(rows), rows).splitlines() if line.startswith("python")]
+    assert [line.split()[-1] for line in calls] == ["0.002", "0.008"]
 
 
 def test_of_two_learning_rates_the_better_on_validation_counts(study):

@@ -17,7 +17,10 @@ def device(request):
     return torch.device(request.param)
 
 
-@pytest.fixture(params=[MEAN, DIFFERENCE], ids=lambda operator: operator.name)
+OPERATORS = (MEAN, DIFFERENCE)
+
+
+@pytest.fixture(params=OPERATORS, ids=lambda operator: operator.name)
 def operator(request):
     """Which of the two."""
     return request.param
@@ -138,31 +141,34 @@ def test_operators_keep_the_rules_of_torch(name, device):
 COMPILE = """
 import sys, torch, flare_kernels as fk
 
-operator, rows, device, backend = sys.argv[1:]
+device, backend, *operators = sys.argv[1:]
+for operator, rows in zip(operators[::2], map(int, operators[1::2]), strict=True):
+    def run(attr, plan, *given):
+        return getattr(fk, operator)(*given[:-1], attr, given[-1], plan, impl="triton")
 
-def run(attr, plan, *given):
-    return getattr(fk, operator)(*given[:-1], attr, given[-1], plan, impl="triton")
-
-compiled = torch.compile(run, fullgraph=True, backend=backend)
-for n, num_edges in (9, 30), (12, 41), (20, 55):
-    plan = fk.EdgePlan.from_edges(torch.randint(0, n, (2, num_edges), device=device), n)
-    leaves = [torch.randn(shape, device=device).requires_grad_() for shape in (*int(rows) * [(n, 8)], (8, 3))]
-    attr, given = torch.randn(num_edges, 3, device=device), torch.randn(n, 8, device=device)
-    outcomes = []
-    for call in (run, compiled):
-        y = call(attr, plan, *leaves)
-        outcomes.append((y, *torch.autograd.grad(y, leaves, given)))
-    for eager, other in zip(*outcomes, strict=True):
-        torch.testing.assert_close(other, eager, rtol=1e-6, atol=1e-6)
+    compiled = torch.compile(run, fullgraph=True, backend=backend)
+    for n, num_edges in (9, 30), (12, 41), (20, 55):
+        plan = fk.EdgePlan.from_edges(torch.randint(0, n, (2, num_edges), device=device), n)
+        leaves = [torch.randn(shape, device=device).requires_grad_() for shape in (*rows * [(n, 8)], (8, 3))]
+        attr, given = torch.randn(num_edges, 3, device=device), torch.randn(n, 8, device=device)
+        outcomes = []
+        for call in (run, compiled):
+            y = call(attr, plan, *leaves)
+            outcomes.append((y, *torch.autograd.grad(y, leaves, given)))
+        for eager, other in zip(*outcomes, strict=True):
+            torch.testing.assert_close(other, eager, rtol=1e-6, atol=1e-6)
+print(len(operators) // 2, "compiled")
 """
 
 
 @pytest.mark.parametrize(("device", "backend"), BACKENDS)
-def test_compiles_without_graph_breaks(operator, device, backend):
-    """In a process of its own: the shape checks of the test suite cannot be traced."""
-    call = [sys.executable, "-c", COMPILE, operator.name, str(len(operator.inputs) - 1), device, backend]
+def test_compiles_without_graph_breaks(device, backend):
+    """Both in a process of their own: the shape checks of the test suite cannot be traced."""
+    call = [sys.executable, "-c", COMPILE, device, backend]
+    call += [word for each in OPERATORS for word in (each.name, str(len(each.inputs) - 1))]
     run = subprocess.run(call, capture_output=True, text=True, timeout=290)
     assert run.returncode == 0, run.stderr[-4000:]
+    assert f"{len(OPERATORS)} compiled" in run.stdout
 
 
 @pytest.mark.gpu

@@ -19,6 +19,8 @@ from flare_connect.errors import MeshReadError
 from flare_connect.mesh import load_mesh
 
 EACH = int(os.environ.get("FLARE_CONNECT_DAMAGE", "10"))
+# Read in a process of its own each time, which takes a second: fewer of them.
+SLOW, SHARE = ("VTK", "ParaView", "CGNS"), 0.5
 
 CUTS = (0.7, 0.95)  # where files are cut
 
@@ -34,7 +36,7 @@ def test_damaged_files(title, tmp_path, capfd):
     # a format in several files keeps its numbers in one of them: that one is damaged
     parts = [file for file in tmp_path.rglob("*") if file.is_file()]
     before, slowest, refused, unnamed = peak_mib(), 0.0, 0, 0
-    for seed in range(EACH):
+    for seed in range(count_of(title)):
         victim = parts[seed % len(parts)]
         sound = victim.read_bytes()
         victim.write_bytes(damaged(sound, hash_of(title, seed)))
@@ -55,7 +57,13 @@ def test_damaged_files(title, tmp_path, capfd):
     assert slowest < 30
     assert capfd.readouterr() == ("", "")
     load_mesh(path)  # the sound file again: nothing was left behind
-    print(f"{title}: {refused} of {EACH} refused, slowest {slowest:.1f} s, peak +{own:.0f} and {children:.0f} MiB")
+    told = f"{refused} of {count_of(title)} refused, slowest {slowest:.1f} s, peak +{own:.0f} and {children:.0f} MiB"
+    print(f"{title}: {told}")
+
+
+def count_of(title):
+    """How many files of a format are damaged."""
+    return round(EACH * (SHARE if title.startswith(SLOW) else 1))
 
 
 def hash_of(title, seed):
@@ -90,4 +98,4 @@ def strangers(intact, found):
 
 
 def test_there_are_enough_of_them():
-    assert len(SAMPLES) * EACH >= 300
+    assert sum(map(count_of, SAMPLES)) >= 300

@@ -180,7 +180,8 @@ def test_gradients_against_finite_differences(device):
         y, after = made(x, state=before, return_state=True)
         return y, *flat(after)
 
-    assert torch.autograd.gradcheck(run, leaves)
+    # Along a direction drawn at random: entry by entry takes half a minute.
+    assert torch.autograd.gradcheck(run, leaves, fast_mode=True)
 
 
 @variants

@@ -11,7 +11,8 @@ from rows import Row
 from flare_connect.files import write_atomically
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#777777", "#cc79a7", "#e69f00", "#56b4e9")
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 360, 62, 150, 34, 44
+_PLOT, _HEIGHT, _LEFT, _TOP, _BOTTOM = 490, 360, 62, 34, 44
+_LETTER, _LEAST_LEGEND = 6.5, 150
 
 
 def draw(
@@ -37,23 +38,24 @@ def draw(
         mark: number at which a vertical line stands.
         marked: what it says.
     """
+    width = _PLOT + max(_LEAST_LEGEND, round(44 + _LETTER * max(map(len, curves), default=0)))
     known = [v for values in curves.values() for v in values if _drawable(v)]
     low = math.floor(math.log10(min(known))) if known else -1
     high = max(low + 1, math.ceil(math.log10(max(known)))) if known else 0
     last = first + max((len(values) for values in curves.values()), default=2) - 1
 
     def across(number: float) -> float:
-        return _LEFT + (number - first) / max(1, last - first) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (number - first) / max(1, last - first) * (_PLOT - _LEFT)
 
     def up(value: float) -> float:
         share = (math.log10(value) - low) / (high - low)
         return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [_text(_WIDTH / 2 - 40, 18, title, "middle"), _text(across((first + last) / 2), _HEIGHT - 8, x, "middle")]
+    parts = [_text(_PLOT / 2 + 35, 18, title, "middle"), _text(across((first + last) / 2), _HEIGHT - 8, x, "middle")]
     parts.append(_text(4, _TOP - 8, y, "start"))
     for exponent in range(low, high + 1):
         height = up(10.0**exponent)
-        parts += [_line(_LEFT, height, _WIDTH - _RIGHT, height, "#dddddd")]
+        parts += [_line(_LEFT, height, _PLOT, height, "#dddddd")]
         parts += [_text(_LEFT - 6, height + 4, f"{10.0**exponent:g}", "end")]
     for number in sorted({first, last, *(n for n in range(first, last) if n % _step(last - first) == 0)}):
         parts.append(_text(across(number), _HEIGHT - _BOTTOM + 16, str(number), "middle"))
@@ -67,11 +69,11 @@ def draw(
         )
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
         height = 48 + 20 * i
-        line = _line(_WIDTH - _RIGHT + 10, height, _WIDTH - _RIGHT + 30, height, colour, ' stroke-width="2"')
-        parts += [line, _text(_WIDTH - _RIGHT + 36, height + 4, name, "start")]
+        line = _line(_PLOT + 10, height, _PLOT + 30, height, colour, ' stroke-width="2"')
+        parts += [line, _text(_PLOT + 36, height + 4, name, "start")]
     font = 'font-family="sans-serif" font-size="12"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" {font}>'
-    body = "\n".join([head, f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>', *parts, "</svg>"])
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" {font}>'
+    body = "\n".join([head, f'<rect width="{width}" height="{_HEIGHT}" fill="white"/>', *parts, "</svg>"])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, f"{body}\n".encode())
 

@@ -83,6 +83,8 @@ class Work:
         options: dict[str, Any] = {"unroll": contestants.CONTESTANTS[job.model].unroll, "captured": job.captured}
         if job.stage == "time":
             facts |= training.step_time(model, splits["train"], seconds=job.seconds, **options)
+            # Here, where no other run is on the device.
+            facts["rollout_ms"] = training.rollout_ms(model, splits["test"][0])
             return [facts | {"split": "none"}]
         options |= {"steps": job.steps, "learning_rate": job.learning_rate, "seed": job.seed}
         facts |= training.train(model, splits["train"], **options)
@@ -91,7 +93,6 @@ class Work:
             return [facts | {"split": "val"}]
         # As many series as validation has: how far what was learned goes beyond the series that it was learned from.
         facts["train_nrmse"] = float(training.errors_of(model, splits["train"][: len(splits["val"])]).mean())
-        facts["rollout_ms"] = training.rollout_ms(model, splits["test"][0])
         found = []
         for split in preparing.SPLITS:
             errors = training.errors_of(model, splits[split])

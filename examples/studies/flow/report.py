@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import preparing
 import torch
+from contestants import CONTESTANTS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
 import curves
@@ -18,11 +19,14 @@ import flare_connect as fc
 from flare_connect.files import write_atomically
 
 WRITTEN = "<!-- Written by `python examples/studies/flow/run.py --report`; change that, not this. -->"
+# More would hide each other.
+DRAWN = ("persistence", "MeshGraphNet", "MeshGraphNet, 2 frames", "no differences", "no attention", "ours")
 SHOWN = (0.25, 0.5, 1.0)  # of the way through a rollout
+LOST = 1.0  # an error of nothing at all in place of each frame
 
 
 def write(results: Path, out: Path) -> None:
-    """The table into `<results>/tables.md`, the error of each frame into `<results>/<split>.svg`.
+    """The table into `<results>/tables.md`, the error of each frame by some models into `<results>/<split>.svg`.
 
     Every kept rollout becomes pictures in `<out>/pictures`.
     """
@@ -33,7 +37,8 @@ def write(results: Path, out: Path) -> None:
     write_atomically(results / "tables.md", ("\n\n".join(parts) + "\n").encode())
     print(results / "tables.md")
     for split, called in preparing.SPLITS.items():
-        if lines := curves.medians((row for row in rows if row["split"] == called), "nrmse_per_step"):
+        drawn = (row for name in DRAWN for row in rows if (row["model"], row["split"]) == (name, called))
+        if lines := curves.medians(drawn, "nrmse_per_step"):
             title, path = f"Flow past holes, {called}", results / f"{split}.svg"
             curves.draw(path, lines, title=title, x="frame", y="relative L2", first=1)
             print(path)
@@ -48,18 +53,20 @@ def table(rows: Iterable[Row]) -> str:
     """Errors of every model that was trained to the end: a line each, with the error along the rollout."""
     every = list(rows)
     lines = trained(every)
-    head = ["model", "parameters", "steps", "ms a step", "ms a frame"]
+    head = ["model", "parameters", "steps", "ms a step", "learned from"]
     splits = list(dict.fromkeys(row["split"] for row in lines))
     for split in splits:
-        head += [f"{split}: mean", *(f"at {share:.0%}" for share in SHOWN)]
+        head += [f"{split}: mean", *(f"at {share:.0%}" for share in SHOWN), "lost"]
     body = []
-    for model in dict.fromkeys(row["model"] for row in lines):
+    order = ["persistence", *CONTESTANTS]
+    for model in sorted({row["model"] for row in lines}, key=order.index):
         mine = [row for row in lines if row["model"] == model]
         one = mine[0]
         learned = "params" in one
         line = [
             model, number(one.get("params")), number(one["steps"] if learned else None),
-            number(first(every, "step_ms", stage="time", model=model), ".1f"), number(one.get("rollout_ms"), ".1f"),
+            number(first(every, "step_ms", stage="time", model=model), ".1f"),
+            spread(list({row["seed"]: row["train_nrmse"] for row in mine}.values()) if learned else []),
         ]  # fmt: skip
         for split in splits:
             found = [row for row in mine if row["split"] == split]
@@ -67,6 +74,8 @@ def table(rows: Iterable[Row]) -> str:
             for share in SHOWN:
                 steps = [row["nrmse_per_step"] for row in found]
                 line.append(spread([each[round(share * len(each)) - 1] for each in steps]))
+            meshes = [error for row in found for error in row["nrmse_per_mesh"]]
+            line.append(f"{sum(error > LOST for error in meshes)} of {len(meshes)}")
         body.append(line)
     return grid(head, body)
 
@@ -107,7 +116,8 @@ def _caption(rows: Sequence[Row]) -> str:
     seconds = shared({row["model"]: f"{row['seconds']:g} s" for row in learned})
     seeds = shared({model: counted(row for row in learned if row["model"] == model) for model in models})
     return (
-        "Relative L2 error of rollouts from the first frame, mean over fields, meshes and frames, and at parts of the "
-        f"way; mean ± standard deviation over seeds. Trained for {seconds}. {seeds}. {origin(rows)}: "
+        "Relative L2 error of rollouts from the first frame, mean over fields, meshes and frames, on series that were "
+        "learned from and on others, and at parts of the way; *lost* are rollouts with an error of more than "
+        f"{LOST:g}; mean ± standard deviation over seeds. Trained for {seconds}. {seeds}. {origin(rows)}: "
         f"`{rows[0]['command']}`."
     )

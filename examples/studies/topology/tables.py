@@ -275,10 +275,17 @@ def _with_times(lines: Sequence[Line]) -> dict[Line, str]:
 
 
 def _commands(lines: Sequence[Line], rows: Sequence[Row]) -> list[str]:
-    """A call for each time of training that makes its lines."""
+    """A call for each time of training that makes its lines, and for each learning rate where none was tried."""
     found = []
-    for seconds in dict.fromkeys(line.seconds for line in lines):
-        alike = [line for line in lines if line.seconds == seconds]
+    tuned = {seconds: False for seconds in dict.fromkeys(line.seconds for line in lines)}
+    for line in lines:
+        tuned[line.seconds] |= bool(_tried(rows, line.model))
+
+    def call(line: Line) -> tuple[float, float]:
+        return line.seconds, 0.0 if tuned[line.seconds] else line.rows[0]["learning_rate"]
+
+    for seconds, rate in dict.fromkeys(map(call, lines)):
+        alike = [line for line in lines if call(line) == (seconds, rate)]
         row = alike[0].rows[0]
         models = list(dict.fromkeys(line.model for line in alike))
         kinds, seeds = {line.harmonic for line in alike}, 1 + max(r["seed"] for line in alike for r in line.rows)
@@ -287,7 +294,7 @@ def _commands(lines: Sequence[Line], rows: Sequence[Row]) -> list[str]:
             options += ["--models", *models]
         if len(kinds) == 1:
             options += ["--harmonic", "with" if kinds == {True} else "without"]
-        if not any(_tried(rows, model) for model in models):
-            options += ["--learning_rate", f"{row['learning_rate']:g}"]
+        if rate:
+            options += ["--learning_rate", f"{rate:g}"]
         found.append(f"{row['command']} {shlex.join(options)}")
     return found
