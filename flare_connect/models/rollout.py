@@ -24,6 +24,7 @@ from .statistics import Standardiser
 from .stepper import Stepper
 from .unrolled import Unrolled
 
+LOST = 100.0  # times the largest value that a rollout began with, or its model has learned from
 _LEAST = 1e-20  # of mean squares in units of the usual spread: far below what float32 tells of a frame
 
 
@@ -271,14 +272,19 @@ class FlareRollout(MeshModel):
             if value < 1:
                 raise InputError(f"`{name}` must be at least 1, got {value}")
         kept: dict[str, list[Tensor]] = {name: [] for name in self.config.fields}
-        coming, finite = self.frames_after(mesh, initial, boundary=boundary, rank=rank, captured=captured), True
+        coming = self.frames_after(mesh, initial, boundary=boundary, rank=rank, captured=captured)
+        bounds: dict[str, float] | None = None
         for count in tqdm(range(1, steps + 1), desc="rollout", unit="step", disable=not progress, leave=False):
             frame = next(coming)
-            if finite and not all(torch.isfinite(values).all() for values in frame.values()):
-                finite = False
+            if count == 1:
+                bounds = self._bounds(mesh.point_data if initial is None else initial)
+            lost = [n for n, values in frame.items() if bounds and not values.abs().max() <= bounds[n]]  # NaN is too
+            if lost:
+                bounds = None  # said once
                 warnings.warn(
-                    f"frame {count} of the rollout is not finite: it has left what the model was trained on; train on "
-                    "its own predictions (`own_steps`), or roll out for fewer steps",
+                    f"frame {count} of the rollout is lost: {lost[0]!r} is not finite, or over {LOST:g} times what was "
+                    "given and learned from; train with more noise or on its own predictions (`UnrollConfig`), or roll "
+                    "out for fewer steps",
                     stacklevel=2,
                 )
             if count % every == 0:
@@ -286,6 +292,12 @@ class FlareRollout(MeshModel):
                     kept[name].append(values)
         empty = torch.zeros(mesh.num_nodes, 0)
         return {name: torch.stack(each, 1) if each else empty for name, each in kept.items()}
+
+    def _bounds(self, initial: Mapping[str, Tensor]) -> dict[str, float]:
+        """Field → the largest value of a rollout that may still be right."""
+        seen = self.frame_statistics.mean.abs() + self.frame_statistics.std
+        usual = torch.maximum(self.frames_of(initial).abs().amax((0, 1)), seen.cpu())
+        return {name: LOST * float(part.max()) for name, part in self.split_fields(usual).items()}
 
     def split_fields(self, frame: Float[Tensor, "... V"]) -> dict[str, Tensor]:
         """Columns of frames by name; a field of one component has no axis of its own."""
