@@ -32,7 +32,7 @@ def write(results: Path, out: Path) -> None:
     """
     every = read(results / "flow.json")
     rows = trained(every)
-    parts = [WRITTEN, "## Flow past holes", *([_caption(rows), table(every)] if rows else ["No rows yet."])]
+    parts = [WRITTEN, *([_caption(rows), table(every)] if rows else ["No rows yet."])]
     results.mkdir(parents=True, exist_ok=True)
     write_atomically(results / "tables.md", ("\n\n".join(parts) + "\n").encode())
     print(results / "tables.md")
