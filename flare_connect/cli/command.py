@@ -128,7 +128,7 @@ def load_model(kind: "type[_Model]", name: str, device: str = "cpu") -> "_Model"
 
 _TAKES = {
     "FlareRollout": "this is a model of time series: `flare-connect rollout` steps it, "
-    "`flare-connect evaluate --pdebench` scores it on a file of PDEBench",
+    "`flare-connect evaluate` scores it",
     "FlareConnect": "this is a model of single fields: `flare-connect predict` computes them, "
     "`flare-connect evaluate --data` scores it",
 }

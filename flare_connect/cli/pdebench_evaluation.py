@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
     from flare_connect.metrics import PDEBenchErrors
 
-_FILES = ("csv", "curves", "spectrum", "movie")
-
 
 def pdebench_arguments(parser: "ArgumentParser") -> None:
-    """What `evaluate` takes only with `--pdebench`."""
+    """What `evaluate` takes only with `--pdebench`, or of series."""
+    series = parser.add_argument_group("only with a model of time series")
+    told = "frames that are given; 1, of PDEBench as published"
+    series.add_argument("--initial_step", type=int, default=None, help=told)
+    series.add_argument("--csv", type=str, default=None, help="also write the errors of each frame to this file")
+    series.add_argument(
+        "--curves", type=str, default=None, help="also draw the error of each frame to this file (.png)"
+    )
     group = parser.add_argument_group("only with --pdebench")
     reading_arguments(group)
-    group.add_argument("--initial_step", type=int, default=None, help="frames that are given; as published")
     group.add_argument(
         "--mode", choices=["exact", "pdebench"], default="exact", help="means over samples, or as in published tables"
     )
-    group.add_argument("--csv", type=str, default=None, help="also write the errors of each frame to this file")
-    group.add_argument("--curves", type=str, default=None, help="also draw the error of each frame to this file (.png)")
     group.add_argument("--spectrum", type=str, default=None, help="also draw energy spectra to this file (.png)")
     group.add_argument("--movie", type=str, default=None, help="also film one sample to this file (.gif, .mp4)")
     group.add_argument(
@@ -39,15 +41,22 @@ def pdebench_arguments(parser: "ArgumentParser") -> None:
     )
 
 
-def refuse_pdebench_arguments(args: "Namespace") -> None:
-    """Without `--pdebench` these would do nothing.
+def refuse_pdebench_arguments(args: "Namespace", *, series: bool) -> None:
+    """With `--data` these would do nothing.
+
+    Args:
+        args: what was given.
+        series: whether the model is one of time series.
 
     Raises:
         InputError: if one is given.
     """
-    for name in (*_FILES, "sample", "initial_step"):
+    for name in ("spectrum", "movie", "sample"):
         if getattr(args, name) is not None:
             raise InputError(f"`--{name}` does nothing with `--data`: it belongs to `--pdebench`")
+    for name in ("initial_step", "csv", "curves"):
+        if not series and getattr(args, name) is not None:
+            raise InputError(f"`--{name}` does nothing with a model of single fields: it is for time series")
 
 
 def evaluate_pdebench(args: "Namespace") -> None:
@@ -157,7 +166,7 @@ def _draw(args: "Namespace", found: Mapping[str, Any], given: int, watch: _Watch
     channels, name = _columns(model), Path(args.pdebench).name
     title = f"{args.model} on split {args.split!r} of {name}"
     if args.curves:
-        window = _trained_window(args.model)
+        window = trained_window(args.model)
         plot_curves(found, channels=channels, initial_step=given, window=window, title=title, save=args.curves)
         print(args.curves)
     if watch.spectra is not None:
@@ -179,7 +188,7 @@ def _columns(model: Any) -> list[str]:
     return [name if width == 1 else f"{name} {i}" for name, width in fields.items() for i in range(width)]
 
 
-def _trained_window(model: str) -> int | None:
+def trained_window(model: str) -> int | None:
     """Frames of a training sample, where the model's folder tells."""
     from flare_connect.models.pretrained import CONFIG, model_folder
 

@@ -10,6 +10,7 @@ from flare_connect.errors import InputError
 
 from .command import Command, check_folder, load_model, model_argument
 from .pdebench_evaluation import evaluate_pdebench, pdebench_arguments, refuse_pdebench_arguments
+from .series_evaluation import evaluate_series
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -57,11 +58,15 @@ def _evaluate(args: "Namespace") -> None:
     if (args.data is None) == (args.pdebench is None):
         raise InputError("give either `--data`, a prepared data set, or `--pdebench`, a file of PDEBench")
     check_folder(args.json)
-    if args.pdebench is None:
-        refuse_pdebench_arguments(args)
-        _evaluate_surrogate(args)
-    else:
+    if args.pdebench is not None:
         evaluate_pdebench(args)
+        return
+    from flare_connect.models import FlareRollout
+    from flare_connect.models.pretrained import kind_of
+
+    series = kind_of(args.model) == FlareRollout.kind
+    refuse_pdebench_arguments(args, series=series)
+    (evaluate_series if series else _evaluate_surrogate)(args)
 
 
 def _evaluate_surrogate(args: "Namespace") -> None:
@@ -132,6 +137,7 @@ TRAIN_ROLLOUT = Command(
 EVALUATE = Command(
     summary="errors of a trained model on a split",
     details="Relative L2 of each field beside that of predicting the training mean, worst mesh, peak error.\n"
+    "Of a model of time series: relative L2 of rollouts beside that of nothing ever changing, frame by frame.\n"
     "Of a file of PDEBench: its six errors of rollouts beside those of nothing ever changing, curves, spectra, a film.",
     arguments=_evaluate_arguments,
     work=_evaluate,

@@ -72,6 +72,11 @@ def load_pretrained(folder: str | Path, *, kind: str) -> tuple[dict[str, Any], d
         raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
 
 
+def kind_of(folder: str | Path) -> str:
+    """Which kind of model a folder holds, such as "FlareConnect"; arguments and errors as of `load_pretrained`."""
+    return str(_document(model_folder(folder)).get("model"))
+
+
 def _document(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():

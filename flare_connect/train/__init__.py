@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .rollout_evaluation import predict_on_grid as predict_on_grid
     from .run import TrainResult as TrainResult
     from .run import fit as fit
+    from .series_evaluation import SeriesError as SeriesError
+    from .series_evaluation import evaluate_rollouts as evaluate_rollouts
 
 _HOME = {
     "config": ("DataConfig", "OptimiserConfig", "TrainConfig"),
@@ -28,5 +30,6 @@ _HOME = {
     "rollout_config": ("RolloutTrainConfig", "SeriesConfig", "UnrollConfig"),
     "rollout_evaluation": ("evaluate_on_grid", "predict_on_grid"),
     "run": ("TrainResult", "fit"),
+    "series_evaluation": ("SeriesError", "evaluate_rollouts"),
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)

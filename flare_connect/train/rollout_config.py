@@ -89,9 +89,9 @@ class UnrollConfig:
 
     Good values: `own_steps` 2 to 4, and noise 0.1 to 0.3. Where frames change much from one to the next, as of a flow,
     `own_steps` 0 with noise 1 of 1 decade: errors of many steps add up to that, and a model that has never read frames
-    as far off may leave all bounds. Where there is time for 10,000 steps, `own_steps` 0 with noise 0.3 of 2 decades: on most equations
-    of PDEBench it did better in the same time. Without noise ripples as fine as the smallest elements may grow in long
-    rollouts: true frames hold none, so nothing teaches a model to smooth them.
+    as far off may leave all bounds. Where there is time for 10,000 steps, `own_steps` 0 with noise 0.3 of 2 decades: on
+    most equations of PDEBench it did better in the same time. Without noise ripples as fine as the smallest elements
+    may grow in long rollouts: true frames hold none, so nothing teaches a model to smooth them.
     Source: pushforward, arXiv 2202.03376; noise, arXiv 2010.03409; of many sizes, arXiv 2308.05732.
     """
 

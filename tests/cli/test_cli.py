@@ -1,5 +1,6 @@
 """The command line, in this process: what it prints, what it writes, and one sentence for each mistake."""
 
+import dataclasses
 import json
 
 import pytest
@@ -87,6 +88,20 @@ def test_train_and_run_a_rollout(tmp_path, capsys):
     assert 'timestep="3.0"' in (tmp_path / "heat.pvd").read_text()
     assert main(["rollout", *files, "--steps", "5", "--initial", "13"]) == 2
     assert "`--initial` must be between 1 and 12, the frames there are, got 13" in capsys.readouterr().err
+    files = ["--model", str(tmp_path / "run"), "--data", str(tmp_path / "heat.h5"), "--initial_step", "2"]
+    written = [f"--{kind}={tmp_path / kind}.{end}" for kind, end in (("json", "j"), ("csv", "c"), ("curves", "png"))]
+    assert main(["evaluate", *files, *written, "--split", "val"]) == 0
+    assert "persistence" in capsys.readouterr().out
+    found = json.loads((tmp_path / "json.j").read_text())["fields"]["temperature"]
+    errors = fc.train.evaluate_rollouts(model, fc.MeshStore(tmp_path / "heat.h5"), "val", initial=2, progress=False)
+    assert found == json.loads(json.dumps(dataclasses.asdict(errors["temperature"])))
+    head, *lines = (tmp_path / "csv.c").read_text().splitlines()
+    assert head == "frame,model temperature,persistence temperature"
+    assert lines[0] == f"2,{found['rel_l2_per_frame'][0]},{found['persistence_per_frame'][0]}"
+    assert len(lines) == 10
+    assert (tmp_path / "curves.png").stat().st_size > 3_000
+    assert main(["evaluate", *files, "--movie", "a.gif"]) == 2
+    assert "`--movie` does nothing with `--data`" in capsys.readouterr().err
 
 
 def test_train_evaluate_predict_plot(folder, tmp_path, capsys):

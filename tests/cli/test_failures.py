@@ -106,6 +106,10 @@ def test_the_parser_says_it_in_two_lines(arguments, message, capsys, tmp_path, m
         (["plot", "x.vtu", "--out", "h.txt"], "the extension must be one of"),
         (["info", "x.vtu", "--picture", "h.txt"], "the extension must be one of"),
         (["evaluate", "--model", "m", "--data", "x.h5", "--json", "no/e.json"], "the folder 'no' does not exist"),
+        (
+            ["evaluate", "--model", "unit-cells", "--data", "x.h5", "--csv", "e.csv"],
+            "`--csv` does nothing with a model of single fields",
+        ),
     ],
 )
 def test_wrong_use_is_found_before_the_work(arguments, message, capsys, tmp_path, monkeypatch):

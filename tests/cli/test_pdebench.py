@@ -189,7 +189,7 @@ def test_models_of_the_other_kind_are_refused(folder, tmp_path, capsys):
         (["evaluate", "--pdebench", "FILE", "--movie", "a.avi"], "the extension must be .gif or .mp4"),
         (["evaluate", "--pdebench", "FILE", "--curves", "no/a.png"], "the folder 'no' does not exist"),
         (["evaluate", "--pdebench", "FILE", "--spectrum", "a.gif"], "the extension must be one of .png"),
-        (["evaluate", "--data", "x.h5", "--curves", "a.png"], "`--curves` does nothing with `--data`"),
+        (["evaluate", "--data", "x.h5", "--spectrum", "a.png"], "`--spectrum` does nothing with `--data`"),
         (["evaluate"], "give either `--data`"),
         (["evaluate", "--data", "x.h5", "--pdebench", "y.h5"], "give either `--data`"),
         (["evaluate", "--pdebench", "FILE", "--initial_step", "14"], "`--initial_step` must be from 1 to 13"),
