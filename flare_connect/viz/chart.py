@@ -5,6 +5,7 @@ Matplotlib is imported by the first chart, not by this module.
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from flare_connect.files import replacing
@@ -18,6 +19,7 @@ INK, FAINT = "#222222", "#b5bcc4"
 HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")
 """Colours of channels, told apart by all eyes (after Okabe and Ito), in turn."""
 
+_LETTERS = 12.0  # to an inch, of a title or a legend
 _STYLE = {
     "font.size": 10.0,
     "axes.titlesize": 11.0,
@@ -63,7 +65,17 @@ def legend_below(figure: "Figure", styles: Mapping[str, Mapping[str, Any]]) -> N
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=text, **style) for text, style in styles.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    width, needed = figure.get_figwidth(), [0.6 + len(text) / _LETTERS for text in styles]  # of a line, gaps and text
+    columns = min(len(handles), 6)
+    while columns > 1 and sum(sorted(needed)[-columns:]) > width:
+        columns -= 1
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def title_above(figure: "Figure", title: str) -> None:
+    """One title for all panels, in as many lines as it takes."""
+    if title:
+        figure.suptitle(fill(title, round(figure.get_figwidth() * _LETTERS)), fontsize=11)
 
 
 def finished_figure(figure: "Figure", path: Path | None) -> Any:

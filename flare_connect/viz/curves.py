@@ -9,7 +9,7 @@ import numpy as np
 from flare_connect.errors import InputError
 from flare_connect.metrics.pdebench import METRICS, PDEBenchErrors
 
-from .chart import FAINT, INK, finished_figure, hue, legend_below, new_figure
+from .chart import FAINT, INK, finished_figure, hue, legend_below, new_figure, title_above
 from .render import picture_path
 
 _NAMES = {"rmse": "RMSE", "nrmse": "nRMSE", "crmse": "cRMSE", "max_error": "largest error", "brmse": "bRMSE",
@@ -68,8 +68,7 @@ def plot_curves(
         if window is not None and window - 0.5 < axis.get_xlim()[1]:
             axis.axvline(window - 0.5, color=INK, linewidth=1.0, linestyle=(0, (1, 2)))
     legend_below(figure, _legend(errors, channels, initial_step, window))
-    if title:
-        figure.suptitle(title, fontsize=11)
+    title_above(figure, title)
     return finished_figure(figure, path)
 
 

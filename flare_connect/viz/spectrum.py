@@ -9,7 +9,7 @@ import numpy as np
 from flare_connect.errors import InputError
 from flare_connect.metrics.spectra import Spectra
 
-from .chart import FAINT, HUES, INK, finished_figure, legend_below, new_figure
+from .chart import FAINT, HUES, INK, finished_figure, legend_below, new_figure, title_above
 from .render import picture_path
 
 _LINES = {
@@ -66,6 +66,5 @@ def plot_spectra(spectra: Spectra, *, channels: Sequence[str], title: str = "", 
         if top > 0:
             axes[v, 0].set_ylim(max(axes[v, 0].get_ylim()[0], _ROUNDING * top), None)
     legend_below(figure, _LINES)
-    if title:
-        figure.suptitle(title, fontsize=11)
+    title_above(figure, title)
     return finished_figure(figure, path)

@@ -45,6 +45,18 @@ def test_curves_show_the_errors():
     assert figure.get_suptitle() == "a run"
 
 
+@pytest.mark.parametrize("metrics", [("nrmse",), ("nrmse", "rmse")])
+def test_titles_and_legends_stay_on_the_picture(metrics):
+    figure = plot_curves(
+        {"model": errors(), "persistence": errors(2.0)}, channels=["velocity", "temperature"], initial_step=2,
+        window=4, metrics=metrics, title="a/folder/" + "within/a/folder/" * 12 + "run on split 'val' of series.h5",
+    )  # fmt: skip
+    figure.canvas.draw()
+    for each in (figure._suptitle, *figure.legends):
+        box = each.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
 def test_errors_without_a_place_on_the_scale_leave_a_gap():
     found = errors(channels=1)
     found.values["rmse"][0, 1:4] = torch.tensor([0.0, torch.inf, torch.nan])
