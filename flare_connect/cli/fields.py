@@ -39,11 +39,13 @@ def _predict_arguments(parser: "ArgumentParser") -> None:
 
 def _predict(args: "Namespace") -> None:
     from flare_connect.mesh import load_mesh
+    from flare_connect.mesh.files.save import check_extension
     from flare_connect.models import FlareConnect
     from flare_connect.viz import plot_field, save_fields
     from flare_connect.viz.render import picture_path
 
     check_folder(args.out)
+    check_extension(args.out)
     if args.picture is not None:
         picture_path(args.picture)
     step = -1 if args.step is None else args.step

@@ -101,6 +101,7 @@ def test_the_parser_says_it_in_two_lines(arguments, message, capsys, tmp_path, m
         (["rollout", "x.h5", "--model", "m", "--steps", "3", "--out", "no/h.pvd"], "the folder 'no' does not exist"),
         (["rollout", "x.h5", "--model", "m", "--steps", "3", "--step", "1", "--out", "h.pvd"], "`--step` does nothing"),
         (["predict", "x.vtu", "--model", "m", "--out", "no/h.vtu"], "the folder 'no' does not exist"),
+        (["predict", "x.vtu", "--model", "m", "--out", "h.png"], "the extension '.png' is not one of .vtu"),
         (["predict", "x.vtu", "--model", "m", "--out", "h.vtu", "--picture", "h.txt"], "the extension must be one of"),
         (["predict", "x.vtu", "--model", "m", "--out", "h.vtu", "--device", "foo"], "there is no device 'foo'"),
         (["plot", "x.vtu", "--out", "h.txt"], "the extension must be one of"),

@@ -59,8 +59,8 @@ def save(mesh: Mesh, path: str | Path) -> None:
         MeshError: the extension is not known, the format cannot hold these cells, or the disk is full.
     """
     path = Path(path)
-    extension = path.suffix.lower()
-    write = _writer(mesh, path.name, extension)
+    check_extension(path)
+    write = _writer(mesh, path.suffix.lower())
     lost: list[str] = []
     # a folder, since some formats come in two files, one of which names the other
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as folder:
@@ -82,6 +82,19 @@ def save(mesh: Mesh, path: str | Path) -> None:
         warnings.warn(f"{path.name!r} cannot hold {', '.join(lost)}; a .vtu file can", stacklevel=3)
 
 
+def check_extension(path: str | Path) -> None:
+    """Refuses a file to write by its name alone, before there is anything to write.
+
+    Raises:
+        MeshError: the extension is not known.
+    """
+    extension, known = Path(path).suffix.lower(), (*_VTK_FORMATS, *_OWN, *_MESHIO_FORMATS)
+    if extension not in known:
+        raise MeshError(
+            f"cannot write {Path(path).name!r}: the extension {extension!r} is not one of {', '.join(known)}"
+        )
+
+
 def _is_whole(file: Path) -> bool:
     """Whether a file ends as it should: VTK says nothing where it could not write on."""
     size = file.stat().st_size
@@ -92,7 +105,7 @@ def _is_whole(file: Path) -> bool:
         return b"</VTKFile>" in data.read()
 
 
-def _writer(mesh: Mesh, name: str, extension: str) -> Callable[[Path], list[str] | None]:
+def _writer(mesh: Mesh, extension: str) -> Callable[[Path], list[str] | None]:
     """A function that writes to a path and returns what the format could not hold."""
     if extension == ".vtp":
         return polydata(mesh).save
@@ -101,10 +114,7 @@ def _writer(mesh: Mesh, name: str, extension: str) -> Callable[[Path], list[str]
     if extension in _OWN:
         module, function = _OWN[extension]
         return partial(getattr(importlib.import_module(f"flare_connect.mesh.files.{module}"), function), mesh)
-    if extension in _MESHIO_FORMATS:
-        return _meshio_writer(mesh, _MESHIO_FORMATS[extension])
-    known = ", ".join((*_VTK_FORMATS, *_OWN, *_MESHIO_FORMATS))
-    raise MeshError(f"cannot write {name!r}: the extension {extension!r} is not one of {known}")
+    return _meshio_writer(mesh, _MESHIO_FORMATS[extension])
 
 
 def _meshio_writer(mesh: Mesh, file_format: str) -> Callable[[Path], list[str]]:
