@@ -147,15 +147,15 @@ def test_study_of_topology(repository, tmp_path):
     pytest.importorskip("gmsh", reason="the extra `generate` is not installed")
     pytest.importorskip("skfem", reason="the extra `generate` is not installed")
     out = tmp_path / "study"
-    options = ("--quick", "--sets", "cells", "--models", "ours", "meshgraphnet", "--harmonic", "with")
+    options = ("--quick", "--sets", "cells", "--models", "ours", "geoflare", "--harmonic", "with")
     run(repository, "studies/topology/run.py", out, *options)
     every = json.loads((out / "cells_quick.json").read_text())
     assert {row["model"]: row["step_ms"] > 0 for row in every if row["stage"] == "time"} == {
         "ours": True,
-        "meshgraphnet": True,
+        "geoflare": True,
     }
     rows = [row for row in every if row["stage"] == "train"]
-    assert {row["model"] for row in rows} == {"ours", "meshgraphnet"}
+    assert {row["model"] for row in rows} == {"ours", "geoflare"}
     assert {row["split"] for row in rows} == {"id", "more holes", "near contact", "thin bridges"}
     assert all(math.isfinite(row["rel_l2"]) and row["steps"] > 0 for row in rows)
     params = [row["params"] for row in rows]
