@@ -3,7 +3,7 @@
     python examples/studies/topology/run.py                     # on a machine with GPUs: all sets and models, hours
     python examples/studies/topology/run.py --sets plates --models ours FLARE --seconds 120 --seeds 1
     python examples/studies/topology/run.py --report            # tables and pictures from the results, where PyVista is
-    python examples/studies/topology/run.py --quick             # two cores, three minutes: only to see it run
+    python examples/studies/topology/run.py --quick             # two cores, minutes: only to see it run
 
 Generates the data, takes the time of a step of each model, tries four learning rates for each on a third of the
 training time and meshes (both without the harmonic inputs, unless all are with them), trains the best with every seed,

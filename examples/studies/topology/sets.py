@@ -62,7 +62,7 @@ class StudySet:
             counts = {name: 8 if name == "num_train" else 1 for name in counts}
         # Coarse elements are wide, and openings are counted in them.
         narrow = {"opening": (0.25, 1.0)} if quick and self.kind == "slit_plates" else {}
-        return cls(num_nodes=1_500 if quick else self.nodes, **counts, **(self.options | narrow))
+        return cls(num_nodes=800 if quick else self.nodes, **counts, **(self.options | narrow))
 
     def sizes(self) -> str:
         """How many nodes a mesh has, in words."""
