@@ -1,7 +1,6 @@
 """What a command is, and arguments that several take."""
 
 import dataclasses
-import re
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,14 +115,16 @@ def load_model(kind: "type[_Model]", name: str, device: str = "cpu") -> "_Model"
         InputError: there is no such device.
         CheckpointError: there is no such model; if it is of the other kind, the message says what takes it.
     """
+    from flare_connect.models.pretrained import kind_of
+
     place = device_named(device)
     try:
         return kind.from_pretrained(name, device=place)
     except CheckpointError as error:
-        found = re.search(r"of kind '(\w+)', not", str(error))
-        if found is None or found[1] not in _TAKES:
+        found = kind_of(name)
+        if found == kind.kind or found not in _TAKES:
             raise
-        raise CheckpointError(f"{error}; {_TAKES[found[1]]}") from error
+        raise CheckpointError(f"{error}; {_TAKES[found]}") from error
 
 
 _TAKES = {

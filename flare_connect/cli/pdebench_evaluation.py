@@ -1,7 +1,5 @@
 """What `flare-connect evaluate --pdebench` does: the errors of PDEBench, and pictures of them."""
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Mapping
@@ -12,6 +10,7 @@ from flare_connect.errors import InputError
 
 from .command import check_folder, load_model
 from .pdebench import opened, reading_arguments
+from .series_evaluation import trained_window, write_frames
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -21,14 +20,7 @@ if TYPE_CHECKING:
 
 
 def pdebench_arguments(parser: "ArgumentParser") -> None:
-    """What `evaluate` takes only with `--pdebench`, or of series."""
-    series = parser.add_argument_group("only with a model of time series")
-    told = "frames that are given; 1, of PDEBench as published"
-    series.add_argument("--initial_step", type=int, default=None, help=told)
-    series.add_argument("--csv", type=str, default=None, help="also write the errors of each frame to this file")
-    series.add_argument(
-        "--curves", type=str, default=None, help="also draw the error of each frame to this file (.png)"
-    )
+    """What `evaluate` takes only with `--pdebench`."""
     group = parser.add_argument_group("only with --pdebench")
     reading_arguments(group)
     group.add_argument(
@@ -41,12 +33,8 @@ def pdebench_arguments(parser: "ArgumentParser") -> None:
     )
 
 
-def refuse_pdebench_arguments(args: "Namespace", *, series: bool) -> None:
-    """With `--data` these would do nothing.
-
-    Args:
-        args: what was given.
-        series: whether the model is one of time series.
+def refuse_pdebench_arguments(args: "Namespace") -> None:
+    """Without `--pdebench` these would do nothing.
 
     Raises:
         InputError: if one is given.
@@ -54,9 +42,6 @@ def refuse_pdebench_arguments(args: "Namespace", *, series: bool) -> None:
     for name in ("spectrum", "movie", "sample"):
         if getattr(args, name) is not None:
             raise InputError(f"`--{name}` does nothing with `--data`: it belongs to `--pdebench`")
-    for name in ("initial_step", "csv", "curves"):
-        if not series and getattr(args, name) is not None:
-            raise InputError(f"`--{name}` does nothing with a model of single fields: it is for time series")
 
 
 def evaluate_pdebench(args: "Namespace") -> None:
@@ -151,12 +136,8 @@ def _write(args: "Namespace", found: Mapping[str, "PDEBenchErrors"], given: int)
         head = {"file": Path(args.pdebench).name, "split": args.split, "initial_step": given, "mode": args.mode}
         write_atomically(args.json, json.dumps(head | whole, indent=2).encode() + b"\n")
     if args.csv:
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["frame", *(f"{name} {metric}" for name in found for metric in steps[name])])
-        columns = [values.tolist() for name in found for values in steps[name].values()]
-        writer.writerows([given + t, *row] for t, row in enumerate(zip(*columns, strict=True)))
-        write_atomically(args.csv, text.getvalue().encode())
+        columns = {f"{name} {metric}": values.tolist() for name in found for metric, values in steps[name].items()}
+        write_frames(args.csv, columns, given)
 
 
 def _draw(args: "Namespace", found: Mapping[str, Any], given: int, watch: _Watch, model: Any, graphs: Any) -> None:
@@ -186,14 +167,3 @@ def _columns(model: Any) -> list[str]:
     """A name for each channel of the model's fields."""
     fields = model.config.fields if hasattr(model.config, "fields") else model.config.outputs
     return [name if width == 1 else f"{name} {i}" for name, width in fields.items() for i in range(width)]
-
-
-def trained_window(model: str) -> int | None:
-    """Frames of a training sample, where the model's folder tells."""
-    from flare_connect.models.pretrained import CONFIG, model_folder
-
-    try:
-        window = json.loads((model_folder(model) / CONFIG).read_text())["provenance"]["train"]["data"]["window"]
-    except (KeyError, TypeError):
-        return None
-    return window if isinstance(window, int) and window > 0 else None

@@ -1,21 +1,45 @@
-"""What `flare-connect evaluate --data` does with a model of time series: errors of rollouts, and a picture of them."""
+"""What `flare-connect evaluate` does with a model of time series and one's own data: errors of rollouts, a picture."""
 
 import csv
 import dataclasses
 import io
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flare_connect.errors import InputError
+
 from .command import check_folder, load_model
-from .pdebench_evaluation import trained_window
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
+    from jsonargparse import ArgumentParser, Namespace
 
     from flare_connect.train import SeriesError
+
+
+_ONLY_SERIES = ("initial_step", "csv", "curves")
+
+
+def series_arguments(parser: "ArgumentParser") -> None:
+    """What `evaluate` takes only where there are frames."""
+    group = parser.add_argument_group("only with a model of time series, or --pdebench")
+    told = "frames that are given; 1, of PDEBench as published"
+    group.add_argument("--initial_step", type=int, default=None, help=told)
+    group.add_argument("--csv", type=str, default=None, help="also write the errors of each frame to this file")
+    group.add_argument("--curves", type=str, default=None, help="also draw the error of each frame to this file (.png)")
+
+
+def refuse_series_arguments(args: "Namespace") -> None:
+    """With a model of single fields these would do nothing.
+
+    Raises:
+        InputError: if one is given.
+    """
+    for name in _ONLY_SERIES:
+        if getattr(args, name) is not None:
+            raise InputError(f"`--{name}` does nothing with a model of single fields: it is for time series")
 
 
 def evaluate_series(args: "Namespace") -> None:
@@ -59,11 +83,7 @@ def _write(args: "Namespace", errors: Mapping[str, "SeriesError"], given: int) -
         write_atomically(args.json, json.dumps(whole, indent=2).encode() + b"\n")
     if args.csv:
         columns = {f"{who} {name}": per for name, e in errors.items() for who, per in _per_frame(e).items()}
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["frame", *columns])
-        writer.writerows([given + t, *row] for t, row in enumerate(zip(*columns.values(), strict=True)))
-        write_atomically(args.csv, text.getvalue().encode())
+        write_frames(args.csv, columns, given)
 
 
 def _draw(args: "Namespace", errors: Mapping[str, "SeriesError"], given: int) -> None:
@@ -87,3 +107,25 @@ def _draw(args: "Namespace", errors: Mapping[str, "SeriesError"], given: int) ->
 
 def _per_frame(error: "SeriesError") -> dict[str, tuple[float, ...]]:
     return {"model": error.rel_l2_per_frame, "persistence": error.persistence_per_frame}
+
+
+def write_frames(path: str, columns: Mapping[str, Sequence[float]], given: int) -> None:
+    """A CSV file with a line a predicted frame, the first of which has the number `given`."""
+    from flare_connect.files import write_atomically
+
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["frame", *columns])
+    writer.writerows([given + t, *row] for t, row in enumerate(zip(*columns.values(), strict=True)))
+    write_atomically(path, text.getvalue().encode())
+
+
+def trained_window(model: str) -> int | None:
+    """Frames of a training sample, where the model's folder tells."""
+    from flare_connect.models.pretrained import CONFIG, model_folder
+
+    try:
+        window = json.loads((model_folder(model) / CONFIG).read_text())["provenance"]["train"]["data"]["window"]
+    except (KeyError, TypeError):
+        return None
+    return window if isinstance(window, int) and window > 0 else None

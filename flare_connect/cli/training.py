@@ -10,7 +10,7 @@ from flare_connect.errors import InputError
 
 from .command import Command, check_folder, load_model, model_argument
 from .pdebench_evaluation import evaluate_pdebench, pdebench_arguments, refuse_pdebench_arguments
-from .series_evaluation import evaluate_series
+from .series_evaluation import evaluate_series, refuse_series_arguments, series_arguments
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -51,6 +51,7 @@ def _evaluate_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--split", type=str, default="test", help="which split")
     parser.add_argument("--json", type=str, default=None, help="also write the errors to this file")
     parser.add_argument("--device", type=str, default="auto", help="'auto', 'cpu' or 'cuda'")
+    series_arguments(parser)
     pdebench_arguments(parser)
 
 
@@ -65,8 +66,12 @@ def _evaluate(args: "Namespace") -> None:
     from flare_connect.models.pretrained import kind_of
 
     series = kind_of(args.model) == FlareRollout.kind
-    refuse_pdebench_arguments(args, series=series)
-    (evaluate_series if series else _evaluate_surrogate)(args)
+    refuse_pdebench_arguments(args)
+    if series:
+        evaluate_series(args)
+    else:
+        refuse_series_arguments(args)
+        _evaluate_surrogate(args)
 
 
 def _evaluate_surrogate(args: "Namespace") -> None:

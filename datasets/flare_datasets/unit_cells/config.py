@@ -71,10 +71,10 @@ class UnitCellConfig(SplitConfig):
     """
 
     splits = SPLITS
-    added = frozenset(
-        {"num_contact", "num_thin", "thin_holes", "geometry_nodes", "log_nodes", "grading", "grading_reach"}
-        | {"fine_spots"}
-    )
+    added = frozenset({
+        "num_contact", "num_thin", "thin_holes", "geometry_nodes", "log_nodes", "grading", "grading_reach",
+        "fine_spots",
+    })  # fmt: skip
 
     num_train: int = 1_000
     num_test: int = 200
