@@ -1,7 +1,8 @@
 """From a folder of mesh files to one prepared data set."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -60,23 +61,29 @@ def prepare_meshes(
         _random_split(len(paths), val_fraction, test_fraction, seed) if splits is None else _named_split(paths, splits)
     )
 
+    def read(path: Path) -> Mesh:
+        return _keep(load_mesh(path), fields, global_fields, units or {}, path)
+
+    made_of = {"files": [path.name for path in paths], "fields": list(fields)}
+    _write(out, paths, read, progress, splits=chosen, seed=seed, parameters=made_of)
+    return out
+
+
+def _write(out: Path, paths: Sequence[Path], read: Callable[[Path], Mesh], progress: bool, **about: Any) -> None:
+    """One mesh after another; what is wrong with one names its file."""
     begun: list[Path] = []
 
-    def read() -> Iterator[Mesh]:
+    def meshes() -> Iterator[Mesh]:
         for path in tqdm(paths, desc="meshes", unit="mesh", disable=not progress):
             begun.append(path)
-            yield _keep(load_mesh(path), fields, global_fields, units or {}, path)
+            yield read(path)
 
     try:
-        made_of = {"files": [path.name for path in paths], "fields": list(fields)}
-        write_store(
-            out, read(), splits=chosen, generator="prepare_meshes", generator_version=1, seed=seed, parameters=made_of
-        )
+        write_store(out, meshes(), generator="prepare_meshes", generator_version=1, **about)
     except StoreError as error:
         if not str(error).startswith("sample "):
             raise
         raise StoreError(f"{begun[-1]}: {error}; sample 0 is {paths[0].name}") from error
-    return out
 
 
 def _paths(files: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -16,16 +16,9 @@ _LETTER, _LEAST_LEGEND = 6.5, 150
 
 
 def draw(
-    path: Path,
-    curves: Mapping[str, Sequence[float]],
-    *,
-    title: str,
-    x: str,
-    y: str,
-    first: int = 0,
-    mark: int | None = None,
-    marked: str = "",
-) -> None:
+    path: Path, curves: Mapping[str, Sequence[float]], *, title: str, x: str, y: str, first: int = 0,
+    mark: int | None = None, marked: str = "",
+) -> None:  # fmt: skip
     """Curves over whole numbers, on a logarithmic scale.
 
     Args:

@@ -75,18 +75,7 @@ def from_meshio(m: Any, *, allow_nonfinite: bool = False) -> Mesh:
         cells = upright(np.asarray(m.points, dtype=float), cells)
     cell_data = _cell_fields(m, places)
     offsets = dict(zip(cells, np.cumsum([0, *(len(c) for c in cells.values())]).tolist(), strict=False))
-    sets: dict[str, NamedSet] = {}
-    for name, ids in (m.point_sets or {}).items():
-        sets[name] = NamedSet("node", torch.as_tensor(np.asarray(ids, dtype=np.int64).reshape(-1)))
-    for name, per_block in (m.cell_sets or {}).items():
-        if not name.startswith("gmsh:"):
-            found = [
-                np.asarray(ids, dtype=np.int64).reshape(-1) + start + offsets[kind]
-                for (kind, start, _), ids in zip(places, per_block, strict=True)
-                if ids is not None and len(ids)
-            ]
-            if found:
-                sets[name] = NamedSet("cell", torch.as_tensor(np.sort(np.concatenate(found))))
+    sets = _named_sets(m, places, offsets)
     global_data: dict[str, np.ndarray] = {}
     physical = cell_data.get("gmsh:physical")
     if physical is not None and not any(tags.any() for tags in physical.values()):
@@ -111,6 +100,23 @@ def from_meshio(m: Any, *, allow_nonfinite: bool = False) -> Mesh:
         sets=sets,
         allow_nonfinite=allow_nonfinite,
     )
+
+
+def _named_sets(m: Any, places: list[tuple[str, int, int]], offsets: dict[str, int]) -> dict[str, NamedSet]:
+    """Point sets and cell sets; `offsets` are numbers of the first cell of each kind."""
+    sets: dict[str, NamedSet] = {}
+    for name, ids in (m.point_sets or {}).items():
+        sets[name] = NamedSet("node", torch.as_tensor(np.asarray(ids, dtype=np.int64).reshape(-1)))
+    for name, per_block in (m.cell_sets or {}).items():
+        if not name.startswith("gmsh:"):
+            found = [
+                np.asarray(ids, dtype=np.int64).reshape(-1) + start + offsets[kind]
+                for (kind, start, _), ids in zip(places, per_block, strict=True)
+                if ids is not None and len(ids)
+            ]
+            if found:
+                sets[name] = NamedSet("cell", torch.as_tensor(np.sort(np.concatenate(found))))
+    return sets
 
 
 def _cell_fields(m: Any, places: list[tuple[str, int, int]]) -> dict[str, dict[str, np.ndarray]]:
